@@ -1,0 +1,97 @@
+"""Settings that several parts of a model share: normalisation, rotary position encoding. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hybridsim.errors import bad_value, unknown
+
+ACTIVATIONS = ("silu", "gelu", "relu2", "swiglu_oai")
+ROPE_SCALINGS = ("none", "llama3", "yarn")
+
+
+def require_positive(**values: int | float) -> None:
+    """Raise SpecError for the first value that is not above zero."""
+    for key, value in values.items():
+        if not value > 0:
+            raise bad_value(key, value, "must be at least 1" if isinstance(value, int) else "must be above 0")
+
+
+def require_at_least(minimum: int, **values: int) -> None:
+    """Raise SpecError for the first value below `minimum`."""
+    for key, value in values.items():
+        if value < minimum:
+            raise bad_value(key, value, f"must be at least {minimum}")
+
+
+def require_multiple(key: str, value: int, of_key: str, of: int) -> None:
+    """Raise SpecError unless `value` is a multiple of `of`."""
+    if of <= 0 or value % of:
+        raise bad_value(key, value, f"must be a multiple of {of_key}={of}")
+
+
+def require_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise SpecError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise unknown(key, value, allowed, "choice")
+
+
+@dataclass(frozen=True)
+class NormSettings:
+    """Root-mean-square normalisation over the last axis (Zhang and Sennrich, arXiv 1910.07467).
+
+    Attributes:
+        eps: added to the mean square.
+        unit_offset: multiply by 1 + weight instead of weight (Gemma, Qwen3-Next, MiniMax-M3).
+    """
+
+    eps: float = 1e-6
+    unit_offset: bool = False
+
+    def __post_init__(self) -> None:
+        require_positive(eps=self.eps)
+
+
+@dataclass(frozen=True)
+class RopeSettings:
+    """Rotary position encoding (RoFormer, arXiv 2104.09864), over all or the first part of a head.
+
+    Attributes:
+        theta: base of the frequencies.
+        rotary_dim: rotated channels of each head; null rotates all of them.
+        interleaved: pairs are neighbours (0, 1), (2, 3) as in DeepSeek, not halves.
+        scaling: "none", "llama3" (Llama 3.1 report) or "yarn" (arXiv 2309.00071).
+        factor: by how much the context was stretched; low_freq_factor and high_freq_factor belong to
+            llama3; beta_fast, beta_slow, mscale and mscale_all_dim to yarn.
+        original_context: tokens of the context before stretching.
+    """
+
+    theta: float = 10000.0
+    rotary_dim: int | None = None
+    interleaved: bool = False
+    scaling: str = "none"
+    factor: float = 1.0
+    original_context: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_positive(theta=self.theta, factor=self.factor)
+        require_choice("scaling", self.scaling, ROPE_SCALINGS)
+        if self.rotary_dim is not None and (self.rotary_dim < 2 or self.rotary_dim % 2):
+            raise bad_value("rotary_dim", self.rotary_dim, "must be an even number of at least 2, or null")
+        if self.scaling != "none" and self.original_context < 1:
+            raise bad_value(
+                "original_context", self.original_context, f"must be at least 1 with scaling={self.scaling}"
+            )
+
+    def check_head(self, head_dim: int) -> None:
+        """Raise SpecError where the rotated part does not fit a head of `head_dim` channels."""
+        if self.rotary_dim is not None and self.rotary_dim > head_dim:
+            raise bad_value("rope.rotary_dim", self.rotary_dim, f"must be at most head_dim={head_dim}")
+        if self.rotary_dim is None and head_dim % 2:
+            raise bad_value("head_dim", head_dim, "must be even to be rotated")

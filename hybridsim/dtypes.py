@@ -1,0 +1,58 @@
+"""Number formats by name, and the formats a model is served in. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from hybridsim.errors import unknown
+
+BYTES_PER_ELEMENT: dict[str, float] = {
+    "fp32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "fp8": 1,
+    "int8": 1,
+    "fp4": 0.5,
+}
+
+INDEX_SCALE_BLOCK = 128  # elements that share one fp32 scale in a scaled fp8 index key
+INDEX_SCALE_BYTES = 4
+
+
+def bytes_of(elements: float, dtype: str) -> float:
+    """Return the bytes of `elements` numbers stored in `dtype`."""
+    return elements * BYTES_PER_ELEMENT[dtype]
+
+
+def index_key_bytes(head_dim: int, dtype: str) -> int:
+    """Return the bytes of one cached index key; fp8 keys carry an fp32 scale per 128 numbers.
+
+    Source: deepseek-ai/DeepSeek-V3.2-Exp inference/model.py (128 fp8 bytes and one 4-byte scale).
+    """
+    scales = -(-head_dim // INDEX_SCALE_BLOCK) * INDEX_SCALE_BYTES if dtype == "fp8" else 0
+    return int(bytes_of(head_dim, dtype)) + scales
+
+
+@dataclass(frozen=True)
+class Dtypes:
+    """The number formats of one deployment; each is a key of BYTES_PER_ELEMENT.
+
+    Attributes:
+        weights: parameters; also the rate at which matrix products run.
+        activations: tensors between operators.
+        kv: keys, values and latents in the cache.
+        state: recurrent state of linear-attention layers.
+        conv_state: last columns kept by short convolutions.
+    """
+
+    weights: str = "bf16"
+    activations: str = "bf16"
+    kv: str = "bf16"
+    state: str = "fp32"
+    conv_state: str = "bf16"
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value not in BYTES_PER_ELEMENT:
+                raise unknown(f"dtypes.{field.name}", value, BYTES_PER_ELEMENT, "dtype")

@@ -1,0 +1,89 @@
+"""The contract of a feed-forward's settings and closed-form costs. No torch."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from hybridsim.routing import expected_experts
+
+
+@dataclass(frozen=True)
+class FfnSettings(ABC):
+    """Settings of one kind of feed-forward: a frozen dataclass that checks itself."""
+
+    kind: ClassVar[str]
+
+
+class FfnCost(ABC):
+    """Closed-form costs of one feed-forward layer, forward only.
+
+    Subclasses give the weights as shapes: those that every token meets, and those of one routed
+    expert with how many experts there are and how many a token meets.
+    """
+
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+
+    def __init__(self, settings: FfnSettings, hidden_size: int) -> None:
+        self.settings = settings
+        self.hidden_size = hidden_size
+
+    @property
+    @abstractmethod
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """Weight matrices that every token meets, by name, as (inputs, outputs)."""
+
+    @property
+    def expert_linears(self) -> dict[str, tuple[int, int]]:
+        """Weight matrices of one routed expert, by name, as (inputs, outputs)."""
+        return {}
+
+    @cached_property
+    def expert_parameters(self) -> int:
+        """Parameters of one routed expert."""
+        return sum(math.prod(shape) for shape in self.expert_linears.values())
+
+    @cached_property
+    def linear_parameters(self) -> int:
+        """Parameters that every token meets."""
+        return sum(math.prod(shape) for shape in self.linears.values())
+
+    @cached_property
+    def parameters(self) -> int:
+        """All parameters of the layer's feed-forward, its norm before it left out."""
+        return self.linear_parameters + self.num_experts * self.expert_parameters
+
+    @cached_property
+    def active_parameters(self) -> int:
+        """Parameters that one token meets."""
+        return self.linear_parameters + self.num_experts_per_tok * self.expert_parameters
+
+    def touched_parameters(self, tokens: int, skew: float) -> float:
+        """Return the expected parameters that `tokens` tokens together need from memory."""
+        if not self.num_experts:
+            return self.linear_parameters
+        touched = expected_experts(self.num_experts, self.num_experts_per_tok, tokens, skew)
+        return self.linear_parameters + touched * self.expert_parameters
+
+    @cached_property
+    def forward_flops_per_token(self) -> int:
+        """FLOPs of one token: 2 per parameter met."""
+        return 2 * self.active_parameters
+
+    @cached_property
+    def activation_elements_per_token(self) -> int:
+        """Activations read and written per token: each matrix product's inputs and outputs."""
+        shared = sum(i + o for i, o in self.linears.values())
+        routed = sum(i + o for i, o in self.expert_linears.values())
+        return shared + self.num_experts_per_tok * routed
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        """Activations alive at once inside the feed-forward, per token."""
+        shared = max((o for _, o in self.linears.values()), default=0)
+        routed = sum(o for _, o in self.expert_linears.values())
+        return shared + self.num_experts_per_tok * routed

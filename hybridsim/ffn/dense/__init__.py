@@ -1,0 +1,1 @@
+"""Feed-forward kind `dense`: settings, closed-form cost, module."""

@@ -1,0 +1,21 @@
+"""Closed-form costs of a dense feed-forward."""
+
+from __future__ import annotations
+
+from hybridsim.ffn.base import FfnCost
+from hybridsim.ffn.dense.settings import DenseSettings
+
+
+class DenseCost(FfnCost):
+    """3 D I parameters with a gate, 2 D I without; 2 FLOPs a parameter and token."""
+
+    settings: DenseSettings
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        inner = self.settings.intermediate_size
+        up = "gate_up_proj" if self.settings.gated else "up_proj"
+        return {
+            up: (self.hidden_size, inner * (2 if self.settings.gated else 1)),
+            "down_proj": (inner, self.hidden_size),
+        }

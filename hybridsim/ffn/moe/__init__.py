@@ -1,0 +1,1 @@
+"""Feed-forward kind `moe`: settings, closed-form cost, module."""

@@ -1,0 +1,1 @@
+"""Block-sparse grouped-query attention: an indexer picks blocks of keys."""

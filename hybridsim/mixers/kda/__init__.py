@@ -1,0 +1,1 @@
+"""Kimi Delta Attention: the delta rule with one decay per key channel."""

@@ -1,0 +1,1 @@
+"""DeepSeek sparse attention: an indexer picks the tokens that MLA attends to."""

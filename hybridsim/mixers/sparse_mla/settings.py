@@ -1,0 +1,54 @@
+"""Settings of DeepSeek sparse attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from hybridsim.components import require_positive
+from hybridsim.dtypes import BYTES_PER_ELEMENT
+from hybridsim.errors import bad_value, unknown
+from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
+
+
+@dataclass(frozen=True)
+class SparseLatentAttentionSettings(MultiHeadLatentAttentionSettings):
+    """MLA over the tokens that a lightning indexer scores highest.
+
+    Attributes:
+        index_num_heads: query heads of the indexer; they share one key per token.
+        index_head_dim: channels of an index query or key.
+        index_topk: tokens that a query attends to at most.
+        index_key_dtype: format of cached index keys; "fp8" has one fp32 scale per 128 numbers.
+    """
+
+    kind: ClassVar[str] = "sparse_mla"
+
+    index_num_heads: int = 64
+    index_head_dim: int = 128
+    index_topk: int = 2048
+    index_key_dtype: str = "fp8"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(
+            index_num_heads=self.index_num_heads,
+            index_head_dim=self.index_head_dim,
+            index_topk=self.index_topk,
+        )
+        if self.q_lora_rank is None:
+            raise bad_value("q_lora_rank", None, "the indexer reads the query's bottleneck; give a rank")
+        if self.index_key_dtype not in BYTES_PER_ELEMENT:
+            raise unknown("index_key_dtype", self.index_key_dtype, BYTES_PER_ELEMENT, "dtype")
+        if self.rope is not None and self.index_head_dim < self.qk_rope_head_dim:
+            raise bad_value(
+                "index_head_dim", self.index_head_dim, f"must be at least qk_rope_head_dim={self.qk_rope_head_dim}"
+            )
+
+    @property
+    def is_full_attention(self) -> bool:
+        return False
+
+    def full_twin(self) -> MultiHeadLatentAttentionSettings:
+        shared = {f.name: getattr(self, f.name) for f in fields(MultiHeadLatentAttentionSettings)}
+        return MultiHeadLatentAttentionSettings(**shared)

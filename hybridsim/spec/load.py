@@ -1,0 +1,96 @@
+"""Read a spec by name or from a file, with Hydra's inheritance and overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from hybridsim.errors import HybridsimError, SpecError, near_miss
+from hybridsim.paths import CONF_DIR, SPECS_DIR
+from hybridsim.spec.overrides import quote_patterns
+from hybridsim.spec.parse import parse_spec
+from hybridsim.spec.schema import ModelSpec
+from hybridsim.spec.source import register
+
+
+def load_spec(
+    spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
+) -> ModelSpec:
+    """Return a checked spec.
+
+    Args:
+        spec: a shipped name (`kimi_linear`), the path of a YAML file, or the fields themselves.
+        overrides: Hydra overrides without the leading `spec.`, e.g. `["layer_pattern=LLLF*6 LLF"]`.
+
+    Raises:
+        SpecError: there is no such spec, an override does not fit, or the spec is not valid.
+    """
+    if isinstance(spec, Mapping):
+        if overrides:
+            raise SpecError(f"overrides={list(overrides)}: change the mapping itself instead")
+        return parse_spec(spec)
+    name, search_path = _locate(spec)
+    dotted = quote_patterns(f"{_marks(o)}spec.{o.lstrip('+~')}" for o in overrides)
+    try:
+        with _fresh_hydra():
+            register()
+            with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                found = compose("spec_only", [f"spec={name}", *search_path, *dotted])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SpecError(_explain(name, error)) from None
+    content = OmegaConf.to_container(found.spec, resolve=True)
+    assert isinstance(content, dict)
+    return parse_spec({str(key): value for key, value in content.items()})
+
+
+def spec_names() -> list[str]:
+    """Return the names of the shipped specs, sorted."""
+    return sorted(path.stem for path in SPECS_DIR.glob("*.yaml"))
+
+
+def _locate(spec: str | Path) -> tuple[str, list[str]]:
+    """Return the spec's name and the overrides that let Hydra find it."""
+    path = Path(spec)
+    if path.suffix not in (".yaml", ".yml") and path.name == str(spec):
+        return str(spec), []
+    if not path.is_file():
+        raise SpecError(f"spec={spec}: no such file")
+    return path.stem, [f"hydra.searchpath=[spec://{path.resolve().parent}]"]
+
+
+def _marks(override: str) -> str:
+    """Return the leading +, ++ or ~ of an override."""
+    return override[: len(override) - len(override.lstrip("+~"))]
+
+
+def _explain(name: str, error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, HybridsimError):
+            return str(cause)
+        cause = cause.__cause__
+    text = str(error)
+    if f"spec/{name}" in text and "ould not find" in text:
+        names = spec_names()
+        return f"spec={name}: no such spec{near_miss(name, names)} (known: {', '.join(names)})"
+    return "spec: " + " ".join(text.split())
+
+
+@contextmanager
+def _fresh_hydra() -> Iterator[None]:
+    """Let a composition run inside a Hydra application, and leave that one as it was."""
+    instance = GlobalHydra.instance()
+    outer = instance.hydra
+    instance.clear()
+    try:
+        yield
+    finally:
+        instance.hydra = outer

@@ -1,0 +1,215 @@
+"""ModelSpec: one model as data. No torch, no Hydra."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from hybridsim.components import NormSettings, require_choice, require_positive
+from hybridsim.errors import SpecError, bad_value
+from hybridsim.ffn import FfnSettings
+from hybridsim.mixers import MixerSettings
+from hybridsim.spec.pattern import NOTHING, compress_pattern, expand_pattern
+
+RESIDUAL_SOURCES = ("input", "normed")
+TWIN_LETTER = "F"  # the letter that a derived all-full twin gives its attention
+
+
+@dataclass(frozen=True)
+class ResidualSettings:
+    """What a sublayer's output is added to: out = alpha * source + beta * sublayer(norm(input)).
+
+    Attributes:
+        source: "input", or "normed": the normalised input (MiniMax-M1's post-norm).
+        alpha: factor on the source.
+        beta: factor on the sublayer's output.
+    """
+
+    source: str = "input"
+    alpha: float = 1.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_choice("source", self.source, RESIDUAL_SOURCES)
+        require_positive(alpha=self.alpha, beta=self.beta)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One model.
+
+    Attributes:
+        name: how commands and records call it.
+        hidden_size: width D of the residual stream.
+        num_layers: letters that both patterns expand to.
+        vocab_size: rows of the embedding and of the head.
+        native_context: tokens the published model was made for.
+        layer_pattern: one letter a layer: a mixer, a parallel set of mixers, or a feed-forward
+            that is a layer of its own. See spec/pattern.py for the language.
+        ffn_pattern: one letter a layer: the feed-forward after the mixer, "." for none.
+        mixers: what each mixer letter means.
+        ffns: what each feed-forward letter means.
+        parallel: letters that stand for several mixers side by side in one layer.
+        norm: normalisation before each sublayer and before the head.
+        residual: what a sublayer's output is added to.
+        tie_word_embeddings: the head is the embedding transposed.
+        full_twin: the letter of the full attention that the all-full twin uses everywhere; null
+            finds it (see `all_full_twin`).
+        description: one line for people.
+        released: year and month.
+        published: figures that the authors published, as they wrote them.
+        sources: where each of the numbers comes from.
+    """
+
+    name: str
+    hidden_size: int
+    num_layers: int
+    vocab_size: int
+    native_context: int
+    layer_pattern: str
+    ffn_pattern: str
+    mixers: dict[str, MixerSettings] = field(default_factory=dict)
+    ffns: dict[str, FfnSettings] = field(default_factory=dict)
+    parallel: dict[str, str] = field(default_factory=dict)
+    norm: NormSettings = field(default_factory=NormSettings)
+    residual: ResidualSettings = field(default_factory=ResidualSettings)
+    tie_word_embeddings: bool = False
+    full_twin: str | None = None
+    description: str = ""
+    released: str = ""
+    published: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_positive(
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            vocab_size=self.vocab_size,
+            native_context=self.native_context,
+        )
+        self._check_letters()
+        self._check_layers()
+
+    def _check_letters(self) -> None:
+        for group in ("mixers", "ffns", "parallel"):
+            for letter in getattr(self, group):
+                if not (isinstance(letter, str) and len(letter) == 1 and letter.isalpha()):
+                    raise SpecError(f"{group}.{letter}: a name must be one letter A-Z or a-z")
+        for letter in self.parallel:
+            if letter in self.mixers or letter in self.ffns:
+                raise SpecError(f"parallel.{letter}: {letter} is defined twice")
+            for part in self.parallel[letter]:
+                if part not in self.mixers:
+                    raise bad_value(
+                        f"parallel.{letter}",
+                        self.parallel[letter],
+                        f"{part!r} is not a mixer (defined: {_names(self.mixers)})",
+                    )
+            if len(self.parallel[letter]) < 2:
+                raise bad_value(f"parallel.{letter}", self.parallel[letter], "needs two mixers or more")
+        if both := set(self.mixers) & set(self.ffns):
+            letter = min(both)
+            raise SpecError(f"ffns.{letter}: {letter} is a mixer too; a letter may mean one thing")
+        if self.full_twin is not None and self.full_twin not in self.mixers:
+            raise bad_value("full_twin", self.full_twin, f"not a mixer (defined: {_names(self.mixers)})")
+
+    def _check_layers(self) -> None:
+        layers, ffns = self.layer_letters, self.ffn_letters
+        _check_known(
+            "layer_pattern", self.layer_pattern, layers, {**self.mixers, **self.ffns, **self.parallel}
+        )
+        _check_known("ffn_pattern", self.ffn_pattern, ffns, {**self.ffns, NOTHING: None})
+        for index, (letter, ffn) in enumerate(zip(layers, ffns, strict=True)):
+            if letter in self.ffns and ffn != NOTHING:
+                raise bad_value(
+                    "ffn_pattern",
+                    self.ffn_pattern,
+                    f"layer {index + 1} is the feed-forward {letter} itself; it takes '.' here, not {ffn}",
+                )
+
+    @cached_property
+    def layer_letters(self) -> str:
+        """The layer pattern expanded, one letter a layer."""
+        return expand_pattern(self.layer_pattern, self.num_layers, "layer_pattern")
+
+    @cached_property
+    def ffn_letters(self) -> str:
+        """The feed-forward pattern expanded, one letter a layer, "." for none."""
+        return expand_pattern(self.ffn_pattern, self.num_layers, "ffn_pattern")
+
+    def layer_mixers(self, letter: str) -> str:
+        """Return the mixer letters of a layer: one, several side by side, or none."""
+        if letter in self.mixers:
+            return letter
+        return self.parallel.get(letter, "")
+
+    def all_full_twin(self) -> ModelSpec | None:
+        """Return the model with full attention in place of every cheaper mixer, all else equal.
+
+        The attention is, in this order: the mixer `full_twin` names; the one full attention that
+        the spec defines; the spec's one sparse attention with its sparsity taken away. None where
+        the model is its own twin.
+
+        Raises:
+            SpecError: none of the three is unambiguous.
+        """
+        used = {part for letter in self.layer_letters for part in self.layer_mixers(letter)}
+        if all(self.mixers[part].is_full_attention for part in used):
+            return None
+        twin = self._twin_settings()
+        mixers = {
+            letter: settings if settings.is_full_attention else twin
+            for letter, settings in self.mixers.items()
+        }
+        # A layer of several mixers becomes one layer of attention.
+        letters = "".join(TWIN_LETTER if char in self.parallel else char for char in self.layer_letters)
+        if letters != self.layer_letters:
+            mixers[TWIN_LETTER] = twin
+        return replace(
+            self,
+            name=f"{self.name}:all_full",
+            layer_pattern=compress_pattern(letters),
+            mixers=mixers,
+            parallel={},
+            full_twin=None,
+        )
+
+    def _twin_settings(self) -> MixerSettings:
+        if self.full_twin is not None:
+            return self._required_twin(self.mixers[self.full_twin])
+        full = {s for s in self.mixers.values() if s.is_full_attention}
+        if not full:
+            full = {twin for s in self.mixers.values() if (twin := s.full_twin()) is not None}
+        if len(full) != 1:
+            raise SpecError(
+                f"full_twin=null: {len(full)} kinds of full attention are defined among the mixers"
+                f" {_names(self.mixers)}; name the letter the all-full twin should use"
+            )
+        return full.pop()
+
+    def _required_twin(self, settings: MixerSettings) -> MixerSettings:
+        twin = settings.full_twin()
+        if twin is None:
+            raise bad_value("full_twin", self.full_twin, f"{settings.kind} has no full form")
+        return twin
+
+    def with_patterns(self, *, layer_pattern: str, ffn_pattern: str | None = None) -> ModelSpec:
+        """Return the spec with another layer pattern (and feed-forward pattern)."""
+        return replace(self, layer_pattern=layer_pattern, ffn_pattern=ffn_pattern or self.ffn_pattern)
+
+
+def _names(known: dict[str, Any]) -> str:
+    return ", ".join(sorted(known)) or "none"
+
+
+def _check_known(key: str, pattern: str, letters: str, known: dict[str, Any]) -> None:
+    for index, letter in enumerate(letters):
+        if letter not in known:
+            position = pattern.index(letter) + 1
+            raise bad_value(
+                key,
+                pattern,
+                f"letter {letter!r} at position {position} (layer {index + 1}) is not defined"
+                f" (defined: {_names(known)})",
+            )

@@ -1,0 +1,97 @@
+"""Hydra plugins: folders of spec files become the config group `spec`, read only when chosen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from hybridsim.errors import SpecError
+from hybridsim.paths import SPECS_DIR
+from hybridsim.spec.parse import with_defaults
+
+GROUP = "spec"
+USER_FOLDERS_VARIABLE = "HYBRIDSIM_SPECS"
+
+
+class SpecSource(ConfigSource):
+    """Search-path entry `spec://FOLDER`: FOLDER/NAME.yaml is the option `spec=NAME`."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "spec"
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.path).expanduser()
+
+    def _file(self, config_path: str) -> Path | None:
+        group, _, name = self._normalize_file_name(config_path).partition("/")
+        file = self._folder / name
+        return file if group == GROUP and name and file.is_file() else None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = self._file(config_path)
+        if file is None:
+            raise ConfigLoadError(f"Config not found: {config_path}")
+        header = self._get_header_dict(file.read_text(encoding="utf-8"))
+        config = OmegaConf.create(read_spec_file(file))
+        return ConfigResult(self.provider, f"spec://{self.path}", config, header)
+
+    def available(self) -> bool:
+        return self._folder.is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path in ("", GROUP)
+
+    def is_config(self, config_path: str) -> bool:
+        return self._file(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path == "":
+            return [GROUP] if results_filter in (None, ObjectType.GROUP) else []
+        if config_path != GROUP or results_filter == ObjectType.GROUP:
+            return []
+        return sorted(p.stem for p in self._folder.glob("*.yaml"))
+
+
+def read_spec_file(file: Path) -> dict[str, Any]:
+    """Return the mapping in a spec file; one that inherits from no other gets every default.
+
+    Raises:
+        SpecError: the file is not YAML, or not a mapping.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file))
+    except Exception as error:  # the YAML parser and OmegaConf have no common base
+        raise SpecError(f"spec={file.stem}: {file} is not YAML: {_one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise SpecError(f"spec={file.stem}: {file} must hold a mapping of fields")
+    mapping = {str(name): value for name, value in content.items()}
+    return mapping if "defaults" in mapping else with_defaults(mapping)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+class SpecSearchPath(SearchPathPlugin):
+    """Adds the user's folders (HYBRIDSIM_SPECS) and then the shipped specs to every command."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        user = [p for p in os.environ.get(USER_FOLDERS_VARIABLE, "").split(os.pathsep) if p]
+        for folder in [*user, str(SPECS_DIR)]:
+            search_path.append(provider="hybridsim", path=f"spec://{folder}")
+
+
+def register() -> None:
+    """Make Hydra know both plugins; doing so again changes nothing."""
+    for plugin in (SpecSource, SpecSearchPath):
+        Plugins.instance().register(plugin)
