@@ -1,0 +1,1 @@
+"""Closed-form costs over the graph: parameters, FLOPs, bytes, memory, roofline. No torch."""
