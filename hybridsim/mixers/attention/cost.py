@@ -49,7 +49,7 @@ class AttentionCost(MixerCost):
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings
         if step.is_single:
-            pairs = self.cache_read_tokens(step) + 1
+            pairs = min(step.total_tokens, s.window or step.total_tokens)
         else:
             pairs = step.scored_pairs(causal=conventions.causal, window=s.window)
         return 4 * s.num_heads * s.head_dim * pairs

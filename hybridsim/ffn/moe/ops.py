@@ -1,0 +1,62 @@
+"""A mixture of experts as functions of tensors: routing, and products with each token's experts."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.nn.library import operator
+
+
+def _shape(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[2])
+
+
+@operator("grouped_linear(Tensor x, Tensor weight, Tensor counts) -> Tensor", _shape)
+def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    """Return each row times the matrix of its expert.
+
+    Args:
+        x: [rows, I], sorted by expert.
+        weight: [E, I, O].
+        counts: [E], rows of each expert.
+
+    Returns:
+        [rows, O].
+    """
+    if x.is_cuda and x.dtype == torch.bfloat16:
+        return F.grouped_mm(x, weight, offs=counts.cumsum(0).to(torch.int32))
+    pieces = x.split(counts.tolist())
+    return torch.cat([rows @ weight[e] for e, rows in enumerate(pieces) if rows.shape[0]])
+
+
+def route(
+    logits: Float[Tensor, "N E"], settings: MoESettings, bias: Float[Tensor, "E"] | None
+) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
+    """Return the weights and the numbers of each token's experts.
+
+    Source of groups and of the bias, which chooses but does not weigh: DeepSeek-V3, arXiv
+    2412.19437, section 2.1.2.
+    """
+    s = settings
+    scores = logits.softmax(-1) if s.router == "softmax" else logits.sigmoid()
+    choice = scores if bias is None else scores + bias
+    if s.num_groups > 1:
+        choice = _only_best_groups(choice, s)
+    experts = choice.topk(s.num_experts_per_tok, dim=-1, sorted=False).indices
+    weights = scores.gather(-1, experts)
+    if s.norm_topk_prob:
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+    return weights * s.routed_scaling_factor, experts
+
+
+def _only_best_groups(choice: Float[Tensor, "N E"], s: MoESettings) -> Float[Tensor, "N E"]:
+    """Return the scores with minus infinity outside the best groups, by their two best experts."""
+    grouped = choice.unflatten(-1, (s.num_groups, -1))
+    best_two = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
+    groups = best_two.topk(s.topk_groups, dim=-1, sorted=False).indices
+    kept = torch.zeros_like(best_two, dtype=torch.bool).scatter(-1, groups, True)
+    return grouped.masked_fill(~kept[..., None], -torch.inf).flatten(-2)

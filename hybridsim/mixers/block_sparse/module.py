@@ -1,0 +1,71 @@
+"""Block-sparse grouped-query attention as a module."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from hybridsim.mixers.attention.module import Attention
+from hybridsim.mixers.block_sparse.ops import block_attention, block_scores, select_blocks
+from hybridsim.mixers.block_sparse.settings import BlockSparseAttentionSettings
+from hybridsim.nn.attention import causal_attention
+from hybridsim.nn.cache import KeyValueCache, LayerCache, TokenBuffer
+from hybridsim.nn.mixer import MixerPlace
+from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.rope import RotaryEmbedding
+
+
+class BlockSparseAttention(Attention):
+    """GQA over the blocks of keys an indexer scores highest, arXiv 2606.13392.
+
+    A block's score for a query is the highest q . k of its visible keys, with an index query per key
+    head and one index key per token. The query's own block is always taken. Up to topk_blocks
+    blocks everything is selected, and the layer is plain attention.
+    """
+
+    settings: BlockSparseAttentionSettings
+
+    def __init__(self, settings: BlockSparseAttentionSettings, place: MixerPlace) -> None:
+        super().__init__(settings, place)
+        self.indexer = BlockIndexer(settings, place)
+
+    def new_cache(self, reserved_tokens: int) -> LayerCache:
+        return KeyValueCache(*(TokenBuffer(reserved_tokens=reserved_tokens) for _ in range(3)))
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+        s = self.settings
+        q, k, v, gate = self.project(x, past_tokens)
+        index_query, index_key = self.indexer(x, past_tokens)
+        if cache is not None:
+            assert isinstance(cache, KeyValueCache)
+            assert cache.index_keys is not None
+            k, v = cache.keys.append(k), cache.values.append(v)
+            index_key = cache.index_keys.append(index_key)
+        scores = block_scores(index_query, index_key, s.block_size)
+        scale = s.head_dim**-0.5
+        if k.shape[1] <= s.selected_tokens:
+            return self.output(causal_attention(q, k, v, scale), gate)
+        blocks = select_blocks(scores, past_tokens, s.block_size, s.topk_blocks, s.local_blocks)
+        return self.output(block_attention(q, k, v, blocks, s.block_size, scale), gate)
+
+
+class BlockIndexer(nn.Module):
+    """Index queries of each key head and one index key a token, normalised and rotated."""
+
+    def __init__(self, settings: BlockSparseAttentionSettings, place: MixerPlace) -> None:
+        super().__init__()
+        s = self.settings = settings
+        width, dim = place.hidden_size, s.index_head_dim
+        self.q_proj = nn.Linear(width, s.index_num_heads * dim, bias=False)
+        self.k_proj = nn.Linear(width, dim, bias=False)
+        self.q_norm = RMSNorm(dim, place.norm)
+        self.k_norm = RMSNorm(dim, place.norm)
+        self.rope = None if s.rope is None else RotaryEmbedding(s.rope, dim)
+
+    def forward(self, x: Tensor, past_tokens: int) -> tuple[Tensor, Tensor]:
+        """Return index queries [B, T, H, K] and index keys [B, T, K] of the new tokens."""
+        s = self.settings
+        query = self.q_norm(self.q_proj(x).unflatten(-1, (s.index_num_heads, s.index_head_dim)))
+        key = self.k_norm(self.k_proj(x))[..., None, :]
+        if self.rope is not None:
+            query, key = self.rope(query, past_tokens), self.rope(key, past_tokens)
+        return query, key.squeeze(-2)

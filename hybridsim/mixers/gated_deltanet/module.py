@@ -1,0 +1,90 @@
+"""Gated DeltaNet as a module."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridsim.components import NormSettings
+from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
+from hybridsim.mixers.gated_deltanet.settings import GatedDeltaNetSettings
+from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.delta_rule import recurrent_delta_rule
+from hybridsim.nn.mixer import MixerPlace, SequenceMixer
+from hybridsim.nn.norm import RMSNorm, l2_normalize
+
+
+class GatedDeltaNet(SequenceMixer):
+    """A delta rule with one decay per value head, arXiv 2412.06464, as built in Qwen3-Next.
+
+        S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,  o_t = S_t^T q_t
+
+    q, k and v pass a short convolution and SiLU; q and k are L2-normalised, q scaled by K^-1/2, and
+    each is shared by HV / H value heads; g = -exp(A) softplus(W_a x + b), beta = sigmoid(W_b x); the
+    output is normalised per head and gated by SiLU(z). Differs from Kimi Delta Attention in g.
+    """
+
+    settings: GatedDeltaNetSettings
+
+    def __init__(self, settings: GatedDeltaNetSettings, place: MixerPlace) -> None:
+        super().__init__(settings, place)
+        width, s = place.hidden_size, settings
+        self.in_proj_qkvz = nn.Linear(width, 2 * s.key_dim + 2 * s.value_dim, bias=False)
+        self.in_proj_ba = nn.Linear(width, 2 * s.num_v_heads, bias=False)
+        self.conv1d = ShortConvolution(s.conv_channels, s.conv_size)
+        self.A_log = nn.Parameter(torch.empty(s.num_v_heads))
+        self.dt_bias = nn.Parameter(torch.empty(s.num_v_heads))
+        self.o_norm = RMSNorm(s.head_v_dim, NormSettings(eps=place.norm.eps))
+        self.o_proj = nn.Linear(s.value_dim, width, bias=False)
+
+    def new_cache(self, reserved_tokens: int) -> LayerCache:
+        return RecurrentCache()
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+        assert cache is None or isinstance(cache, RecurrentCache)
+        s = self.settings
+        q, k, v, z = self.project(x, cache)
+        g, beta = self.gates(x)
+        state = cache.state if cache is not None else None
+        if state is None:
+            state = q.new_zeros(x.shape[0], s.num_v_heads, s.head_k_dim, s.head_v_dim)
+        if x.shape[1] == 1:
+            token = (t.squeeze(1) for t in (q, k, v, g[..., None], beta))
+            out, state = recurrent_delta_rule(*token, state)
+            out = out.unsqueeze(1)
+        else:
+            out, state = chunk_gated_delta_rule(q, k, v, g, beta, state, s.chunk_size)
+        if cache is not None:
+            cache.state = state
+        gated = (self.o_norm(out) * F.silu(z)).to(x.dtype)
+        projected: Tensor = self.o_proj(gated.flatten(-2))
+        return projected
+
+    def project(
+        self, x: Tensor, cache: RecurrentCache | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return q, k [B, T, HV, K], v and the output gate z [B, T, HV, V], in float32."""
+        s = self.settings
+        group = s.num_v_heads // s.num_heads
+        # The checkpoint's order: for each key head its q, k, the values of its group, their z.
+        sizes = (s.head_k_dim, s.head_k_dim, group * s.head_v_dim, group * s.head_v_dim)
+        parts = self.in_proj_qkvz(x).unflatten(-1, (s.num_heads, -1)).split(sizes, dim=-1)
+        mixed = torch.cat([part.flatten(-2) for part in parts[:3]], dim=-1)
+        mixed = self.conv1d(mixed, cache).float()
+        q, k, v = mixed.split((s.key_dim, s.key_dim, s.value_dim), dim=-1)
+        q, k = (t.unflatten(-1, (s.num_heads, s.head_k_dim)) for t in (q, k))
+        q, k = l2_normalize(q) * s.head_k_dim**-0.5, l2_normalize(k)
+        q, k = (t.repeat_interleave(group, dim=-2) for t in (q, k))
+        v = v.unflatten(-1, (s.num_v_heads, s.head_v_dim))
+        z = parts[3].float().reshape(*x.shape[:2], s.num_v_heads, s.head_v_dim)
+        return q, k, v, z
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log decay and write strength, [B, T, HV] in float32."""
+        s = self.settings
+        parts = self.in_proj_ba(x).float().unflatten(-1, (s.num_heads, 2, -1))
+        b, a = (part.flatten(-2) for part in parts.unbind(-2))
+        g = -self.A_log.float().exp() * F.softplus(a + self.dt_bias.float())
+        return g, b.sigmoid()

@@ -1,0 +1,90 @@
+"""Kimi Delta Attention as a module."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridsim.components import NormSettings
+from hybridsim.mixers.kda.ops import chunk_kda
+from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
+from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.delta_rule import recurrent_delta_rule
+from hybridsim.nn.mixer import MixerPlace, SequenceMixer
+from hybridsim.nn.norm import RMSNorm, l2_normalize
+
+
+class KimiDeltaAttention(SequenceMixer):
+    """A delta rule with one decay per key channel, arXiv 2510.26692.
+
+        S_t = (I - beta_t k_t k_t^T) Diag(exp(g_t)) S_{t-1} + beta_t k_t v_t^T,  o_t = S_t^T q_t
+
+    q, k and v pass a short convolution and SiLU; q and k are L2-normalised, q scaled by K^-1/2;
+    g = -exp(A) softplus(W_f x + b) per channel, beta = sigmoid(W_b x) per head; the output is
+    normalised per head and gated by sigmoid(W_g x). Differs from Gated DeltaNet in g.
+    """
+
+    settings: KimiDeltaAttentionSettings
+
+    def __init__(self, settings: KimiDeltaAttentionSettings, place: MixerPlace) -> None:
+        super().__init__(settings, place)
+        width, s = place.hidden_size, settings
+        self.q_proj = nn.Linear(width, s.inner_dim, bias=False)
+        self.k_proj = nn.Linear(width, s.inner_dim, bias=False)
+        self.v_proj = nn.Linear(width, s.inner_dim, bias=False)
+        self.conv1d = ShortConvolution(3 * s.inner_dim, s.conv_size)
+        self.f_a_proj = nn.Linear(width, s.gate_rank, bias=False)
+        self.f_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
+        self.b_proj = nn.Linear(width, s.num_heads, bias=False)
+        self.g_a_proj = nn.Linear(width, s.gate_rank, bias=False)
+        self.g_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
+        self.A_log = nn.Parameter(torch.empty(s.num_heads))
+        self.dt_bias = nn.Parameter(torch.empty(s.inner_dim))
+        self.o_norm = RMSNorm(s.head_dim, NormSettings(eps=place.norm.eps))
+        self.o_proj = nn.Linear(s.inner_dim, width, bias=False)
+
+    def new_cache(self, reserved_tokens: int) -> LayerCache:
+        return RecurrentCache()
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+        assert cache is None or isinstance(cache, RecurrentCache)
+        s = self.settings
+        q, k, v = self.project(x, cache)
+        g, beta = self.gates(x)
+        state = cache.state if cache is not None else None
+        if state is None:
+            state = q.new_zeros(x.shape[0], s.num_heads, s.head_dim, s.head_dim)
+        if x.shape[1] == 1:
+            token = (t.squeeze(1) for t in (q, k, v, g, beta))
+            out, state = recurrent_delta_rule(*token, state)
+            out = out.unsqueeze(1)
+        else:
+            out, state = chunk_kda(q, k, v, g, beta, state, s.chunk_size)
+        if cache is not None:
+            cache.state = state
+        return self.output(x, out)
+
+    def project(self, x: Tensor, cache: RecurrentCache | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k, v in float32, [B, T, H, K] each; q and k normalised, q scaled."""
+        s = self.settings
+        mixed = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
+        mixed = self.conv1d(mixed, cache).float().unflatten(-1, (3, s.num_heads, s.head_dim))
+        q, k, v = mixed.unbind(-3)
+        return l2_normalize(q) * s.head_dim**-0.5, l2_normalize(k), v
+
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log decay [B, T, H, K] and write strength [B, T, H], in float32."""
+        s = self.settings
+        raw = self.f_b_proj(self.f_a_proj(x)).float() + self.dt_bias.float()
+        rate = self.A_log.float().exp()[:, None]
+        g = -rate * F.softplus(raw).unflatten(-1, (s.num_heads, s.head_dim))
+        return g, self.b_proj(x).float().sigmoid()
+
+    def output(self, x: Tensor, out: Tensor) -> Tensor:
+        """Return the layer's output from the heads' [B, T, H, K]."""
+        gate = self.g_b_proj(self.g_a_proj(x)).float().view_as(out)
+        gated = (self.o_norm(out) * gate.sigmoid()).to(x.dtype)
+        projected: Tensor = self.o_proj(gated.flatten(-2))
+        return projected

@@ -1,0 +1,79 @@
+"""Lightning attention as functions of tensors: reference recurrence, one step, chunked form.
+
+Per head with slope s > 0:  S_t = exp(-s) S_{t-1} + k_t v_t^T,  o_t = S_t^T q_t.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hybridsim.nn.delta_rule import State, from_chunks, to_chunks
+from hybridsim.steps import Step
+
+
+def decay_slopes(num_heads: int, layer: int, num_layers: int) -> list[float]:
+    """Return the slope of each head: 2^(-8 (h + 1) / H), weaker in later layers.
+
+    Source: MiniMax-01, arXiv 2501.08313; the factor 1 - layer / (L - 1 + 1e-5) + 1e-5 of its code.
+    """
+    factor = 1 - layer / (num_layers - 1 + 1e-5) + 1e-5
+    return [factor * 2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]
+
+
+def naive_lightning(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    slopes: Float[Tensor, "H"],
+    state: State,
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Return outputs and last state, token by token."""
+    outputs = []
+    for t in range(q.shape[1]):
+        out, state = recurrent_lightning(q[:, t], k[:, t], v[:, t], slopes, state)
+        outputs.append(out)
+    return torch.stack(outputs, dim=1), state
+
+
+def recurrent_lightning(
+    q: Float[Tensor, "B H K"],
+    k: Float[Tensor, "B H K"],
+    v: Float[Tensor, "B H V"],
+    slopes: Float[Tensor, "H"],
+    state: State,
+) -> tuple[Float[Tensor, "B H V"], State]:
+    """Return one token's output and the state after it."""
+    kept = (-slopes).exp()[:, None, None]
+    state = state * kept + k[..., None] @ v[..., None, :]
+    return (q[..., None, :] @ state).squeeze(-2), state
+
+
+def chunk_lightning(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    slopes: Float[Tensor, "H"],
+    state: State,
+    chunk_size: int,
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Return outputs and last state, chunk by chunk."""
+    tokens = q.shape[1]
+    count, size = Step(tokens).chunks(chunk_size)
+    q, k, v = (to_chunks(x, count, size) for x in (q, k, v))
+    position = torch.arange(1, size + 1, device=q.device, dtype=q.dtype)
+    slope = slopes[:, None, None]
+    distance = position[:, None] - position[None]
+    within = (-slope * distance).masked_fill(distance < 0, -torch.inf).exp()  # [H, C, C]
+    scores = q @ k.mT * within[:, None]
+    from_start = (-slope * position[:, None]).exp()  # [H, C, 1]
+    # The last chunk may be short: its state is that after its last real token.
+    outputs = []
+    for n in range(count):
+        real = min(size, tokens - n * size)
+        to_end = (-slope * (real - position[:, None]).clamp(min=0)).exp()
+        out = (q[:, :, n] * from_start) @ state + scores[:, :, n] @ v[:, :, n]
+        state = state * (-slope * real).exp() + (k[:, :, n] * to_end).mT @ v[:, :, n]
+        outputs.append(out)
+    return from_chunks(torch.stack(outputs, dim=2), tokens), state

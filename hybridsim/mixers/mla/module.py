@@ -1,0 +1,125 @@
+"""Multi-head latent attention as a module."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
+from hybridsim.nn.attention import causal_attention
+from hybridsim.nn.cache import LatentCache, LayerCache, TokenBuffer
+from hybridsim.nn.mixer import MixerPlace, SequenceMixer
+from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.rope import RotaryEmbedding, score_factor
+
+
+class MultiHeadLatentAttention(SequenceMixer):
+    """Attention whose keys and values are rebuilt from one latent per token, arXiv 2405.04434.
+
+        c_t = norm(W_a x_t),  [k_nope_h, v_h] = W_b,h c_t,  k_h = [k_nope_h, k_rope],
+        o_h = softmax(q_h . k_h / sqrt(nope + rope)) v_h
+
+    Only c_t and k_rope are cached. Several tokens rebuild keys and values (the MHA form); one token
+    works on the latents themselves: q_nope_h W_b,h replaces the key's part of W_b, and the value's
+    part is applied to the attended latent (the absorbed form). Both give the same numbers.
+    """
+
+    settings: MultiHeadLatentAttentionSettings
+
+    def __init__(self, settings: MultiHeadLatentAttentionSettings, place: MixerPlace) -> None:
+        super().__init__(settings, place)
+        width, s = place.hidden_size, settings
+        queries = s.num_heads * s.qk_head_dim
+        if s.q_lora_rank is None:
+            self.q_proj = nn.Linear(width, queries, bias=False)
+        else:
+            self.q_a_proj = nn.Linear(width, s.q_lora_rank, bias=False)
+            self.q_a_norm = RMSNorm(s.q_lora_rank, place.norm)
+            self.q_b_proj = nn.Linear(s.q_lora_rank, queries, bias=False)
+        self.kv_a_proj = nn.Linear(width, s.latent_dim, bias=False)
+        self.kv_a_norm = RMSNorm(s.kv_lora_rank, place.norm)
+        rebuilt = s.num_heads * (s.qk_nope_head_dim + s.v_head_dim)
+        self.kv_b_proj = nn.Linear(s.kv_lora_rank, rebuilt, bias=False)
+        self.o_proj = nn.Linear(s.num_heads * s.v_head_dim, width, bias=False)
+        self.rope = None if s.rope is None else RotaryEmbedding(s.rope, s.qk_rope_head_dim)
+        self.scale = s.qk_head_dim**-0.5 * score_factor(s.rope)
+
+    def new_cache(self, reserved_tokens: int) -> LayerCache:
+        return LatentCache(TokenBuffer(reserved_tokens=reserved_tokens))
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+        query = self.project_query(self.query_latent(x), past_tokens)
+        latents = self.project_latent(x, past_tokens)
+        if cache is not None:
+            assert isinstance(cache, LatentCache)
+            latents = cache.latents.append(latents)
+        return self.attend(query, latents)
+
+    def query_latent(self, x: Tensor) -> Tensor:
+        """Return the query's bottleneck [B, T, q_lora_rank], or x where there is none."""
+        return x if self.settings.q_lora_rank is None else self.q_a_norm(self.q_a_proj(x))
+
+    def project_query(self, latent: Tensor, past_tokens: int) -> Tensor:
+        """Return queries [B, T, H, nope + rope], rotated."""
+        s = self.settings
+        projection = self.q_proj if s.q_lora_rank is None else self.q_b_proj
+        query: Tensor = projection(latent).unflatten(-1, (s.num_heads, s.qk_head_dim))
+        if self.rope is None:
+            return query
+        nope, rope = query.split((s.qk_nope_head_dim, s.qk_rope_head_dim), dim=-1)
+        return torch.cat((nope, self.rope(rope, past_tokens)), dim=-1)
+
+    def project_latent(self, x: Tensor, past_tokens: int) -> Tensor:
+        """Return what is cached, [B, T, R + rope]: the normalised latent and the rotated channels."""
+        s = self.settings
+        latent, rope = self.kv_a_proj(x).split((s.kv_lora_rank, s.qk_rope_head_dim), dim=-1)
+        if self.rope is not None:
+            rope = self.rope(rope[..., None, :], past_tokens).squeeze(-2)
+        return torch.cat((self.kv_a_norm(latent), rope), dim=-1)
+
+    def attend(self, query: Tensor, latents: Tensor) -> Tensor:
+        """Return the layer's output for queries over all visible latents."""
+        if query.shape[1] == 1:
+            absorbed = self.absorb(query)
+            values = latents[..., None, : self.settings.kv_lora_rank]
+            out = causal_attention(absorbed, latents[..., None, :], values, self.scale)
+            return self.output_from_latents(out)
+        key, value = self.rebuild(latents)
+        out = causal_attention(query, key, value, self.scale)
+        projected: Tensor = self.o_proj(out.flatten(-2))
+        return projected
+
+    def rebuild(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys [B, S, H, nope + rope] and values [B, S, H, V] of the latents."""
+        s = self.settings
+        latent, rope = latents.split((s.kv_lora_rank, s.qk_rope_head_dim), dim=-1)
+        both = self.kv_b_proj(latent).unflatten(-1, (s.num_heads, -1))
+        nope, value = both.split((s.qk_nope_head_dim, s.v_head_dim), dim=-1)
+        shared = rope[..., None, :].expand(*nope.shape[:-1], -1)
+        return torch.cat((nope, shared), dim=-1), value
+
+    def _rebuilding_weights(self) -> tuple[Tensor, Tensor]:
+        """Return the key's part [H, nope, R] and the value's part [H, V, R] of `kv_b_proj`."""
+        s = self.settings
+        weight = self.kv_b_proj.weight.unflatten(0, (s.num_heads, -1))
+        key, value = weight.split((s.qk_nope_head_dim, s.v_head_dim), dim=1)
+        return key, value
+
+    def absorb(self, query: Tensor) -> Tensor:
+        """Return queries against latents, [B, T, H, R + rope], from queries against keys."""
+        s = self.settings
+        nope, rope = query.split((s.qk_nope_head_dim, s.qk_rope_head_dim), dim=-1)
+        return torch.cat((_per_head(nope, self._rebuilding_weights()[0]), rope), dim=-1)
+
+    def output_from_latents(self, attended: Tensor) -> Tensor:
+        """Return the layer's output from attended latents [B, T, H, R]."""
+        values = _per_head(attended, self._rebuilding_weights()[1].mT)
+        projected: Tensor = self.o_proj(values.flatten(-2))
+        return projected
+
+
+def _per_head(x: Tensor, weight: Tensor) -> Tensor:
+    """Return x [B, T, H, I] times weight [H, I, O], each head by its own."""
+    batch, tokens, heads, width = x.shape
+    rows = x.permute(2, 0, 1, 3).reshape(heads, batch * tokens, width)
+    return (rows @ weight).reshape(heads, batch, tokens, -1).permute(1, 2, 0, 3)

@@ -1,0 +1,94 @@
+"""DeepSeek sparse attention as a module."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from hybridsim.mixers.mla.module import MultiHeadLatentAttention
+from hybridsim.mixers.sparse_mla.ops import index_scores, select_tokens, selected_attention
+from hybridsim.mixers.sparse_mla.settings import SparseLatentAttentionSettings
+from hybridsim.nn.cache import LatentCache, LayerCache, TokenBuffer
+from hybridsim.nn.mixer import MixerPlace
+from hybridsim.nn.quantize import dequantize, quantize
+from hybridsim.nn.rope import RotaryEmbedding
+
+
+class SparseLatentAttention(MultiHeadLatentAttention):
+    """MLA over the tokens a lightning indexer scores highest, DeepSeek-V3.2-Exp report.
+
+        I_ts = sum_h w_th relu(q_th . k_s),  o_t = MLA over the top-k tokens s <= t by I_ts
+
+    Up to k tokens everything is selected, and the layer is plain MLA. With fp8 index keys, a pass of
+    its own rounds its keys as a cached one does, so both choose the same tokens.
+    """
+
+    settings: SparseLatentAttentionSettings
+
+    def __init__(self, settings: SparseLatentAttentionSettings, place: MixerPlace) -> None:
+        super().__init__(settings, place)
+        self.indexer = LightningIndexer(settings, place.hidden_size)
+
+    def new_cache(self, reserved_tokens: int) -> LayerCache:
+        latents, keys, scales = (TokenBuffer(reserved_tokens=reserved_tokens) for _ in range(3))
+        rounded = self.settings.index_key_dtype == "fp8"
+        return LatentCache(latents, keys, scales if rounded else None)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+        assert cache is None or isinstance(cache, LatentCache)
+        s = self.settings
+        query_latent = self.query_latent(x)
+        query = self.project_query(query_latent, past_tokens)
+        latents = self.project_latent(x, past_tokens)
+        if cache is not None:
+            latents = cache.latents.append(latents)
+        scores = self.indexer(x, query_latent, cache, past_tokens)
+        if latents.shape[1] <= s.index_topk:
+            return self.attend(query, latents)
+        tokens = select_tokens(scores, s.index_topk)
+        absorbed = self.absorb(query)
+        attended = selected_attention(absorbed, latents, tokens, s.kv_lora_rank, self.scale)
+        return self.output_from_latents(attended)
+
+
+class LightningIndexer(nn.Module):
+    """Scores every visible token for every query; its heads share one key per token."""
+
+    def __init__(self, settings: SparseLatentAttentionSettings, hidden_size: int) -> None:
+        super().__init__()
+        s = self.settings = settings
+        assert s.q_lora_rank is not None  # checked by the settings
+        self.q_proj = nn.Linear(s.q_lora_rank, s.index_num_heads * s.index_head_dim, bias=False)
+        self.k_proj = nn.Linear(hidden_size, s.index_head_dim, bias=False)
+        self.k_norm = nn.LayerNorm(s.index_head_dim, eps=1e-6)
+        self.weights_proj = nn.Linear(hidden_size, s.index_num_heads, bias=False)
+        # Rotated like the shared key channels, but by halves, not neighbours.
+        self.rope = None
+        if s.rope is not None:
+            rope = replace(s.rope, rotary_dim=s.qk_rope_head_dim)
+            self.rope = RotaryEmbedding(rope, s.index_head_dim, interleaved=False)
+
+    def forward(
+        self, x: Tensor, query_latent: Tensor, cache: LatentCache | None, past_tokens: int
+    ) -> Tensor:
+        """Return scores [B, T, S] of all tokens for the new ones, in float32."""
+        s = self.settings
+        query = self.q_proj(query_latent).unflatten(-1, (s.index_num_heads, s.index_head_dim))
+        key = self.k_norm(self.k_proj(x))[..., None, :]
+        if self.rope is not None:
+            query, key = self.rope(query, past_tokens), self.rope(key, past_tokens)
+        weight = self.weights_proj(x).float() * (s.index_num_heads * s.index_head_dim) ** -0.5
+        seen = self._remember(key.squeeze(-2), cache)
+        return index_scores(query.float(), seen, weight)
+
+    def _remember(self, key: Tensor, cache: LatentCache | None) -> Tensor:
+        """Return the keys of all tokens, [B, S, K] in float32, the new ones now in the cache."""
+        if self.settings.index_key_dtype != "fp8":
+            if cache is not None and cache.index_keys is not None:
+                key = cache.index_keys.append(key)
+            return key.float()
+        rounded, scales = quantize(key)
+        if cache is not None and cache.index_keys is not None and cache.index_scales is not None:
+            rounded, scales = cache.index_keys.append(rounded), cache.index_scales.append(scales)
+        return dequantize(rounded, scales)

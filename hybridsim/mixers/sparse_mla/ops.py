@@ -1,0 +1,85 @@
+"""DeepSeek sparse attention as functions of tensors: index scores, selection, attention over it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hybridsim.nn.attention import causal_mask
+from hybridsim.nn.library import operator
+
+QUERIES_AT_ONCE = 64  # queries whose selected latents are gathered together
+
+
+def _scores_shape(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+    return query.new_empty(*query.shape[:2], key.shape[1])
+
+
+@operator("index_scores(Tensor query, Tensor key, Tensor weight) -> Tensor", _scores_shape)
+def index_scores(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+    """Return I_ts = sum_h w_th relu(q_th . k_s), minus infinity where s is after t.
+
+    Source: DeepSeek-V3.2-Exp report, eq. 1.
+
+    Args:
+        query: [B, T, H, K]; the queries are the last T of the S tokens.
+        key: [B, S, K], shared by the heads.
+        weight: [B, T, H].
+
+    Returns:
+        [B, T, S].
+    """
+    new, seen = query.shape[1], key.shape[1]
+    scores = (query @ key.mT[:, None]).relu()  # [B, T, H, S]
+    total = (weight[..., None, :] @ scores).squeeze(-2)
+    return total.masked_fill(~causal_mask(new, seen, None, query.device), -torch.inf)
+
+
+def select_tokens(scores: Float[Tensor, "B T S"], topk: int) -> Int[Tensor, "B T k"]:
+    """Return the tokens with the highest scores, -1 where fewer are visible.
+
+    Scores of exactly zero are common after the ReLU; among equals the earlier token is taken, so
+    that a cached pass selects what a full one does. (topk leaves the order of equals open.)
+    """
+    values, tokens = scores.sort(dim=-1, descending=True, stable=True)
+    values, tokens = values[..., :topk], tokens[..., :topk]
+    return tokens.masked_fill(values == -torch.inf, -1)
+
+
+def _attention_shape(
+    query: Tensor, latents: Tensor, tokens: Tensor, value_dim: int, scale: float
+) -> Tensor:
+    return query.new_empty(*query.shape[:3], value_dim)
+
+
+@operator(
+    "selected_attention(Tensor query, Tensor latents, Tensor tokens, int value_dim, float scale)"
+    " -> Tensor",
+    _attention_shape,
+)
+def selected_attention(
+    query: Tensor, latents: Tensor, tokens: Tensor, value_dim: int, scale: float
+) -> Tensor:
+    """Return attention of every query over its own selection of latents.
+
+    Args:
+        query: [B, T, H, W], absorbed: against latents.
+        latents: [B, S, W]; the first `value_dim` channels are the values.
+        tokens: [B, T, k], which latents a query sees; -1 is none.
+        value_dim: R.
+        scale: factor on the scores.
+
+    Returns:
+        [B, T, H, R].
+    """
+    parts = zip(query.split(QUERIES_AT_ONCE, 1), tokens.split(QUERIES_AT_ONCE, 1), strict=True)
+    return torch.cat([_attend(q, latents, t, value_dim, scale) for q, t in parts], dim=1)
+
+
+def _attend(query: Tensor, latents: Tensor, tokens: Tensor, value_dim: int, scale: float) -> Tensor:
+    batch = torch.arange(latents.shape[0], device=latents.device)[:, None, None]
+    chosen = latents[batch, tokens.clamp(min=0)]  # [B, T, k, W]
+    scores = (query @ chosen.mT).float() * scale  # [B, T, H, k]
+    scores = scores.masked_fill((tokens < 0)[..., None, :], -torch.inf)
+    return scores.softmax(dim=-1).to(query.dtype) @ chosen[..., :value_dim]

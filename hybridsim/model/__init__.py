@@ -1,0 +1,1 @@
+"""The compiled model: a graph as an nn.Module."""

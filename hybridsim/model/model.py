@@ -1,0 +1,131 @@
+"""HybridLM: the graph of a spec as an nn.Module."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hybridsim.ffn import FfnSettings, ffn_class
+from hybridsim.graph import FFN, MIXER, ModelGraph, Op
+from hybridsim.mixers import MixerSettings, mixer_class
+from hybridsim.nn.cache import LayerCache, ModelCache
+from hybridsim.nn.feed_forward import FeedForward
+from hybridsim.nn.mixer import MixerPlace, SequenceMixer
+from hybridsim.nn.norm import RMSNorm
+from hybridsim.spec.schema import ResidualSettings
+
+
+class HybridLM(nn.Module):
+    """A causal language model; its modules are named as the nodes of its graph."""
+
+    def __init__(self, graph: ModelGraph) -> None:
+        super().__init__()
+        spec = graph.spec
+        self.graph = graph
+        self.spec = spec
+        self.embed = nn.Embedding(spec.vocab_size, spec.hidden_size)
+        self.layers = nn.ModuleList(HybridLayer(graph, i) for i in range(spec.num_layers))
+        self.norm = RMSNorm(spec.hidden_size, spec.norm)
+        self.head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False)
+        if spec.tie_word_embeddings:
+            self.head.weight = self.embed.weight
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        cache: ModelCache | None = None,
+        *,
+        last_logits_only: bool = False,
+    ) -> Float[Tensor, "B P V"]:
+        """Return logits of every position, or of the last one.
+
+        Args:
+            tokens: token ids.
+            cache: from `new_cache`; the pass continues after its tokens and leaves the new ones.
+            last_logits_only: compute the head at the last position only, as serving does.
+        """
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(x, cache)
+        if cache is not None:
+            cache.past_tokens += tokens.shape[1]
+        if last_logits_only:
+            x = x[:, -1:]
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    def new_cache(self, reserved_tokens: int = 0) -> ModelCache:
+        """Return an empty cache, with room for `reserved_tokens` where it grows with tokens."""
+        caches: dict[str, LayerCache] = {}
+        for layer in self.layers:
+            assert isinstance(layer, HybridLayer)
+            for name, mixer in layer.named_mixers():
+                caches[name] = mixer.new_cache(reserved_tokens)
+        return ModelCache(caches)
+
+
+class HybridLayer(nn.Module):
+    """One layer: a norm, its mixer or mixers, an add; a norm, its feed-forward, an add."""
+
+    def __init__(self, graph: ModelGraph, index: int) -> None:
+        super().__init__()
+        spec = graph.spec
+        self.index = index
+        self.residual = spec.residual
+        stem = f"layers.{index}."
+        ops = {
+            name.removeprefix(stem): op
+            for name, op, layer in graph.nodes()
+            if layer == index
+        }
+        mixers = {name.removeprefix("mixers."): op for name, op in ops.items() if op.kind == MIXER}
+        if mixers:
+            place = MixerPlace(spec.hidden_size, spec.norm, index, spec.num_layers)
+            self.mixer_norm = RMSNorm(spec.hidden_size, spec.norm)
+            self.mixers = nn.ModuleDict({n: build_mixer(op, place) for n, op in mixers.items()})
+        if any(op.kind == FFN for op in ops.values()):
+            self.ffn_norm = RMSNorm(spec.hidden_size, spec.norm)
+            self.ffn = build_ffn(ops["ffn"])
+
+    def named_mixers(self) -> list[tuple[str, SequenceMixer]]:
+        """Return the mixers with their names in the graph."""
+        mixers = getattr(self, "mixers", {})
+        return [(f"layers.{self.index}.mixers.{name}", mixer) for name, mixer in mixers.items()]
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], cache: ModelCache | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Return the residual stream after the layer."""
+        if mixers := self.named_mixers():
+            past = cache.past_tokens if cache is not None else 0
+            normed = self.mixer_norm(x)
+            outs = [
+                mixer(normed, cache.layers[name] if cache is not None else None, past)
+                for name, mixer in mixers
+            ]
+            x = _add(self.residual, x, normed, outs)
+        if hasattr(self, "ffn"):
+            normed = self.ffn_norm(x)
+            x = _add(self.residual, x, normed, [self.ffn(normed)])
+        return x
+
+
+def _add(residual: ResidualSettings, x: Tensor, normed: Tensor, outs: list[Tensor]) -> Tensor:
+    total = outs[0] if len(outs) == 1 else sum(outs[1:], outs[0])
+    source = normed if residual.source == "normed" else x
+    if residual.alpha != 1:
+        source = source * residual.alpha
+    return source + (total if residual.beta == 1 else total * residual.beta)
+
+
+def build_mixer(op: Op, place: MixerPlace) -> SequenceMixer:
+    """Return the module of a mixer node."""
+    assert isinstance(op.settings, MixerSettings)
+    return mixer_class(op.settings.kind)(op.settings, place)
+
+
+def build_ffn(op: Op) -> FeedForward:
+    """Return the module of a feed-forward node."""
+    assert isinstance(op.settings, FfnSettings)
+    cls = ffn_class(op.settings.kind)
+    return cls(op.settings, op.hidden_size)  # type: ignore[call-arg]

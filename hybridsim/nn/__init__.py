@@ -1,0 +1,1 @@
+"""Torch building blocks shared by mixers, feed-forwards and the model."""

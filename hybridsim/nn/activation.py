@@ -1,0 +1,27 @@
+"""Activations of feed-forwards and mixers, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+OAI_ALPHA = 1.702  # slope and limit of the clamped SwiGLU of gpt-oss, used by MiniMax-M3
+OAI_LIMIT = 7.0
+
+PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "relu2": lambda x: F.relu(x).square(),
+}
+
+
+def gated(name: str, gate_up: Float[Tensor, "*axes I2"]) -> Float[Tensor, "*axes I"]:
+    """Return act(gate) * up, where `gate_up` holds gate and up one after the other."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    if name == "swiglu_oai":
+        gate, up = gate.clamp(max=OAI_LIMIT), up.clamp(-OAI_LIMIT, OAI_LIMIT)
+        return gate * (OAI_ALPHA * gate).sigmoid() * (up + 1)
+    return PLAIN[name](gate) * up

@@ -1,0 +1,45 @@
+"""The short causal depthwise convolution of linear attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridsim.nn.cache import RecurrentCache
+from hybridsim.nn.library import operator
+
+
+def _shape(padded: Tensor, weight: Tensor) -> Tensor:
+    batch, columns, channels = padded.shape
+    return padded.new_empty(batch, columns - weight.shape[1] + 1, channels)
+
+
+@operator("causal_conv1d(Tensor padded, Tensor weight) -> Tensor", _shape)
+def causal_conv1d(padded: Tensor, weight: Tensor) -> Tensor:
+    """Return y_t = sum_i weight[:, i] x_{t - W + 1 + i}, each channel by itself.
+
+    Args:
+        padded: [B, W - 1 + T, channels], the columns before the first token in front.
+        weight: [channels, W].
+    """
+    return F.conv1d(padded.mT, weight[:, None], groups=weight.shape[0]).mT
+
+
+class ShortConvolution(nn.Module):
+    """Convolves the last `conv_size` tokens of each channel, then applies SiLU."""
+
+    def __init__(self, channels: int, conv_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, conv_size))
+
+    def forward(self, x: Tensor, cache: RecurrentCache | None) -> Tensor:
+        """Map x [B, T, channels]; the cache gives the columns before and takes the last ones."""
+        kept = self.weight.shape[1] - 1
+        past = cache.conv if cache is not None else None
+        if past is None:
+            past = x.new_zeros(x.shape[0], kept, x.shape[2])
+        padded = torch.cat((past, x), dim=1)
+        if cache is not None:
+            cache.conv = padded[:, padded.shape[1] - kept :].clone()
+        return F.silu(causal_conv1d(padded, self.weight))

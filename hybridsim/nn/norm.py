@@ -1,0 +1,34 @@
+"""Root-mean-square normalisation, L2 normalisation, and the gated norm of linear attention."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from hybridsim.components import NormSettings
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight, or * (1 + weight); computed in float32.
+
+    Source: Zhang and Sennrich, arXiv 1910.07467.
+    """
+
+    def __init__(self, width: int, settings: NormSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        start = torch.zeros if settings.unit_offset else torch.ones
+        self.weight = nn.Parameter(start(width))
+
+    def forward(self, x: Float[Tensor, "*axes D"]) -> Float[Tensor, "*axes D"]:
+        """Return x with unit mean square along its last axis, times the weight."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.settings.eps)
+        weight = self.weight.float()
+        return (wide * (1 + weight if self.settings.unit_offset else weight)).to(x.dtype)
+
+
+def l2_normalize(x: Float[Tensor, "*axes K"], eps: float = 1e-6) -> Float[Tensor, "*axes K"]:
+    """Return x / sqrt(sum(x^2) + eps) along the last axis."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
