@@ -142,6 +142,9 @@ class _MixerOpCost(OpCost):
     def flops(self, step: Step, conventions: FlopConventions) -> int:
         return self.cost.forward_flops(step, conventions)
 
+    def weight_elements(self, step: Step, batch_size: int, deployment: Deployment) -> float:
+        return self.cost.step_parameters(step)
+
     def activation_elements(self, step: Step, conventions: FlopConventions) -> int:
         return self.cost.activation_elements(step)
 

@@ -125,9 +125,22 @@ class MixerCost(ABC):
         """All parameters of the layer's mixer, its norm before it left out."""
         return self.linear_parameters + sum(self.vectors.values())
 
+    def idle_linears(self, step: Step) -> tuple[str, ...]:
+        """Return the names of weight matrices that a step does not need."""
+        return ()
+
+    def step_parameters(self, step: Step) -> int:
+        """Return the parameters that a step reads."""
+        return self.parameters - sum(math.prod(self.linears[n]) for n in self.idle_linears(step))
+
+    def projection_flops(self, step: Step) -> int:
+        """Return the FLOPs of one sequence's projections."""
+        idle = sum(math.prod(self.linears[name]) for name in self.idle_linears(step))
+        return 2 * step.new_tokens * (self.linear_parameters - idle)
+
     def forward_flops(self, step: Step, conventions: FlopConventions) -> int:
         """Return the FLOPs of one sequence's step: projections and core."""
-        return 2 * step.new_tokens * self.linear_parameters + self.core_flops(step, conventions)
+        return self.projection_flops(step) + self.core_flops(step, conventions)
 
     def activation_elements(self, step: Step) -> int:
         """Return the activations read and written: each projection's inputs and outputs, and the core's."""

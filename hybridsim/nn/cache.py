@@ -80,6 +80,10 @@ class LayerCache(ABC):
     def buffers(self) -> list[TokenBuffer]:
         """Return the parts that grow with the tokens."""
 
+    def tensors(self) -> list[Tensor]:
+        """Return everything that is kept, spare capacity included."""
+        return [buffer.storage for buffer in self.buffers() if buffer.storage is not None]
+
     def nbytes(self) -> int:
         """Return the bytes in use, over all sequences of the batch."""
         return sum(buffer.nbytes() for buffer in self.buffers())
@@ -121,8 +125,11 @@ class RecurrentCache(LayerCache):
     def buffers(self) -> list[TokenBuffer]:
         return []
 
+    def tensors(self) -> list[Tensor]:
+        return [tensor for tensor in (self.state, self.conv) if tensor is not None]
+
     def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.state, self.conv) if t is not None)
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
 
 
 @dataclass

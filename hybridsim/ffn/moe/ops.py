@@ -27,7 +27,7 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     Returns:
         [rows, O].
     """
-    if x.is_cuda and x.dtype == torch.bfloat16:
+    if x.dtype == torch.bfloat16 and (x.is_cuda or x.is_meta):
         return F.grouped_mm(x, weight, offs=counts.cumsum(0).to(torch.int32))
     pieces = x.split(counts.tolist())
     return torch.cat([rows @ weight[e] for e, rows in enumerate(pieces) if rows.shape[0]])
@@ -58,5 +58,5 @@ def _only_best_groups(choice: Float[Tensor, "N E"], s: MoESettings) -> Float[Ten
     grouped = choice.unflatten(-1, (s.num_groups, -1))
     best_two = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
     groups = best_two.topk(s.topk_groups, dim=-1, sorted=False).indices
-    kept = torch.zeros_like(best_two, dtype=torch.bool).scatter(-1, groups, True)
-    return grouped.masked_fill(~kept[..., None], -torch.inf).flatten(-2)
+    kept = torch.zeros_like(best_two).scatter(-1, groups, 1.0)
+    return grouped.masked_fill((kept == 0)[..., None], -torch.inf).flatten(-2)

@@ -40,8 +40,17 @@ class BlockSparseAttentionCost(AttentionCost):
     def cache(self, dtypes: Dtypes) -> CacheShape:
         return CacheShape(bytes_per_token=super().cache(dtypes).bytes_per_token + self.index_bytes_per_token)
 
+    def selects_all(self, step: Step) -> bool:
+        """Whether every block is selected: then nothing needs scores, only keys are cached."""
+        return step.total_tokens <= self.settings.selected_tokens
+
+    def idle_linears(self, step: Step) -> tuple[str, ...]:
+        return ("indexer.q_proj",) if self.selects_all(step) else ()
+
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings
+        if self.selects_all(step):
+            return super().core_flops(step, conventions)
         scored = step.scored_pairs(causal=conventions.causal)
         index = 2 * s.index_num_heads * s.index_head_dim * scored
         return index + 4 * s.num_heads * s.head_dim * self.attended_pairs(step, conventions)
@@ -49,8 +58,6 @@ class BlockSparseAttentionCost(AttentionCost):
     def attended_pairs(self, step: Step, conventions: FlopConventions) -> int:
         """Return the (query, key) pairs of one head: every visible key of the selected blocks."""
         s = self.settings
-        if step.total_tokens <= s.selected_tokens:
-            return step.scored_pairs(causal=conventions.causal)
         if not conventions.causal:
             return step.new_tokens * s.selected_tokens
         return self._attended_before(step.total_tokens) - self._attended_before(step.past_tokens)
@@ -78,4 +85,5 @@ class BlockSparseAttentionCost(AttentionCost):
         # its own blocks, so the bytes are those of `selected_tokens` of the whole cache.
         tokens = min(step.past_tokens, self.settings.selected_tokens * step.new_tokens)
         kv_bytes = super().cache(dtypes).bytes_per_token
-        return step.past_tokens * self.index_bytes_per_token + tokens * kv_bytes
+        index_keys = 0 if self.selects_all(step) else step.past_tokens
+        return index_keys * self.index_bytes_per_token + tokens * kv_bytes

@@ -34,16 +34,16 @@ class BlockSparseAttention(Attention):
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
         s = self.settings
         q, k, v, gate = self.project(x, past_tokens)
-        index_query, index_key = self.indexer(x, past_tokens)
+        index_key = self.indexer.key(x, past_tokens)
         if cache is not None:
             assert isinstance(cache, KeyValueCache)
             assert cache.index_keys is not None
             k, v = cache.keys.append(k), cache.values.append(v)
             index_key = cache.index_keys.append(index_key)
-        scores = block_scores(index_query, index_key, s.block_size)
         scale = s.head_dim**-0.5
         if k.shape[1] <= s.selected_tokens:
             return self.output(causal_attention(q, k, v, scale), gate)
+        scores = block_scores(self.indexer.query(x, past_tokens), index_key, s.block_size)
         blocks = select_blocks(scores, past_tokens, s.block_size, s.topk_blocks, s.local_blocks)
         return self.output(block_attention(q, k, v, blocks, s.block_size, scale), gate)
 
@@ -61,11 +61,15 @@ class BlockIndexer(nn.Module):
         self.k_norm = RMSNorm(dim, place.norm)
         self.rope = None if s.rope is None else RotaryEmbedding(s.rope, dim)
 
-    def forward(self, x: Tensor, past_tokens: int) -> tuple[Tensor, Tensor]:
-        """Return index queries [B, T, H, K] and index keys [B, T, K] of the new tokens."""
+    def query(self, x: Tensor, past_tokens: int) -> Tensor:
+        """Return the index queries of the new tokens, [B, T, H, K]."""
         s = self.settings
-        query = self.q_norm(self.q_proj(x).unflatten(-1, (s.index_num_heads, s.index_head_dim)))
-        key = self.k_norm(self.k_proj(x))[..., None, :]
-        if self.rope is not None:
-            query, key = self.rope(query, past_tokens), self.rope(key, past_tokens)
-        return query, key.squeeze(-2)
+        heads = self.q_proj(x).unflatten(-1, (s.index_num_heads, s.index_head_dim))
+        return self._rotated(self.q_norm(heads), past_tokens)
+
+    def key(self, x: Tensor, past_tokens: int) -> Tensor:
+        """Return the index keys of the new tokens, [B, T, K]."""
+        return self._rotated(self.k_norm(self.k_proj(x))[..., None, :], past_tokens).squeeze(-2)
+
+    def _rotated(self, x: Tensor, past_tokens: int) -> Tensor:
+        return x if self.rope is None else self.rope(x, past_tokens)

@@ -13,10 +13,11 @@ from hybridsim.steps import Step, capped_sum
 class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
     """The indexer scores every pair; attention runs over `index_topk` tokens a query.
 
+    Up to `index_topk` tokens all are selected: no scores are needed, and it is plain MLA.
+
     Indexer, per pair: 2 d_I FLOPs a head for the score and 2 a head for the weighted sum. Attention is
     the absorbed form over the selected latents, as in the released kernels, 2 H (2 R + rope) a
-    selected pair; up to `index_topk` tokens everything is selected and it is plain MLA.
-    Still quadratic, with a constant 5 (prefill, against the MHA form) to 17 times (decode) smaller.
+    selected pair. Still quadratic, with a constant 5 (prefill, against the MHA form) to 17 times (decode) smaller.
     """
 
     settings: SparseLatentAttentionSettings
@@ -45,12 +46,19 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         """Bytes of one cached index key."""
         return index_key_bytes(self.settings.index_head_dim, self.settings.index_key_dtype)
 
+    def selects_all(self, step: Step) -> bool:
+        """Whether every token is selected: then nothing needs scores, only keys are cached."""
+        return step.total_tokens <= self.settings.index_topk
+
+    def idle_linears(self, step: Step) -> tuple[str, ...]:
+        return ("indexer.q_proj", "indexer.weights_proj") if self.selects_all(step) else ()
+
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings
+        if self.selects_all(step):
+            return super().core_flops(step, conventions)
         scored = step.scored_pairs(causal=conventions.causal)
         index = 2 * s.index_num_heads * (s.index_head_dim + 1) * scored
-        if step.total_tokens <= s.index_topk:
-            return index + super().core_flops(step, conventions)
         if conventions.causal:
             selected = capped_sum(step.past_tokens, step.total_tokens, s.index_topk)
         else:
@@ -60,7 +68,7 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
     def core_elements(self, step: Step) -> int:
         s = self.settings
         attention = 2 * s.num_heads * (s.latent_dim + s.kv_lora_rank)
-        if step.total_tokens <= s.index_topk:
+        if self.selects_all(step):
             attention = super().core_elements(step) // step.new_tokens
         index = (s.index_num_heads + 1) * s.index_head_dim + s.index_num_heads
         return step.new_tokens * (attention + index)
@@ -70,4 +78,5 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         # tokens for each query: then all latents are read once.
         latents = min(step.past_tokens, self.settings.index_topk * step.new_tokens)
         latent_bytes = super().cache(dtypes).bytes_per_token
-        return step.past_tokens * self.index_bytes_per_token + latents * latent_bytes
+        index_keys = 0 if self.selects_all(step) else step.past_tokens
+        return index_keys * self.index_bytes_per_token + latents * latent_bytes

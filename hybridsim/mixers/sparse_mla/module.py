@@ -43,9 +43,10 @@ class SparseLatentAttention(MultiHeadLatentAttention):
         latents = self.project_latent(x, past_tokens)
         if cache is not None:
             latents = cache.latents.append(latents)
-        scores = self.indexer(x, query_latent, cache, past_tokens)
+        index_keys = self.indexer.remember(x, cache, past_tokens)
         if latents.shape[1] <= s.index_topk:
             return self.attend(query, latents)
+        scores = self.indexer(x, query_latent, index_keys, past_tokens)
         tokens = select_tokens(scores, s.index_topk)
         absorbed = self.absorb(query)
         attended = selected_attention(absorbed, latents, tokens, s.kv_lora_rank, self.scale)
@@ -70,20 +71,21 @@ class LightningIndexer(nn.Module):
             self.rope = RotaryEmbedding(rope, s.index_head_dim, interleaved=False)
 
     def forward(
-        self, x: Tensor, query_latent: Tensor, cache: LatentCache | None, past_tokens: int
+        self, x: Tensor, query_latent: Tensor, keys: Tensor, past_tokens: int
     ) -> Tensor:
-        """Return scores [B, T, S] of all tokens for the new ones, in float32."""
+        """Return scores [B, T, S] in float32 of all tokens, by their keys, for the new ones."""
         s = self.settings
         query = self.q_proj(query_latent).unflatten(-1, (s.index_num_heads, s.index_head_dim))
-        key = self.k_norm(self.k_proj(x))[..., None, :]
         if self.rope is not None:
-            query, key = self.rope(query, past_tokens), self.rope(key, past_tokens)
+            query = self.rope(query, past_tokens)
         weight = self.weights_proj(x).float() * (s.index_num_heads * s.index_head_dim) ** -0.5
-        seen = self._remember(key.squeeze(-2), cache)
-        return index_scores(query.float(), seen, weight)
+        return index_scores(query.float(), keys, weight)
 
-    def _remember(self, key: Tensor, cache: LatentCache | None) -> Tensor:
+    def remember(self, x: Tensor, cache: LatentCache | None, past_tokens: int) -> Tensor:
         """Return the keys of all tokens, [B, S, K] in float32, the new ones now in the cache."""
+        key = self.k_norm(self.k_proj(x))
+        if self.rope is not None:
+            key = self.rope(key[..., None, :], past_tokens).squeeze(-2)
         if self.settings.index_key_dtype != "fp8":
             if cache is not None and cache.index_keys is not None:
                 key = cache.index_keys.append(key)

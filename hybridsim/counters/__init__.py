@@ -1,0 +1,1 @@
+"""FLOPs counted on the compiled model, by fvcore and by torch, with a rule for every operator."""
