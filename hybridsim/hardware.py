@@ -9,7 +9,7 @@ from typing import Any
 from hybridsim.components import require_positive
 from hybridsim.dtypes import BYTES_PER_ELEMENT
 from hybridsim.errors import SpecError, bad_value, unknown
-from hybridsim.spec.parse import parse_dataclass
+from hybridsim.fields import parse_dataclass
 
 
 @dataclass(frozen=True)

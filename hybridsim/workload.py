@@ -8,7 +8,7 @@ from typing import Any
 
 from hybridsim.components import require_positive
 from hybridsim.errors import bad_value
-from hybridsim.spec.parse import parse_dataclass
+from hybridsim.fields import parse_dataclass
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hybridsim.errors import HybridsimError, SpecError, near_miss
+from hybridsim.errors import SpecError
+from hybridsim.hydra_errors import explain
 from hybridsim.paths import CONF_DIR, SPECS_DIR
 from hybridsim.spec.overrides import quote_patterns
 from hybridsim.spec.parse import parse_spec
@@ -44,9 +45,10 @@ def load_spec(
             register()
             with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
                 found = compose("spec_only", [f"spec={name}", *search_path, *dotted])
+        content = OmegaConf.to_container(found.spec, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
-        raise SpecError(_explain(name, error)) from None
-    content = OmegaConf.to_container(found.spec, resolve=True)
+        line = explain(error, {"spec": spec_names()})
+        raise SpecError(line or str(error)) from None
     assert isinstance(content, dict)
     return parse_spec({str(key): value for key, value in content.items()})
 
@@ -69,19 +71,6 @@ def _locate(spec: str | Path) -> tuple[str, list[str]]:
 def _marks(override: str) -> str:
     """Return the leading +, ++ or ~ of an override."""
     return override[: len(override) - len(override.lstrip("+~"))]
-
-
-def _explain(name: str, error: Exception) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, HybridsimError):
-            return str(cause)
-        cause = cause.__cause__
-    text = str(error)
-    if f"spec/{name}" in text and "ould not find" in text:
-        names = spec_names()
-        return f"spec={name}: no such spec{near_miss(name, names)} (known: {', '.join(names)})"
-    return "spec: " + " ".join(text.split())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from hybridsim.mixers import MixerSettings
 from hybridsim.spec.pattern import NOTHING, compress_pattern, expand_pattern
 
 RESIDUAL_SOURCES = ("input", "normed")
-TWIN_LETTER = "F"  # the letter that a derived all-full twin gives its attention
+TWIN_LETTERS = "FATUVWXYZ" + string.ascii_letters  # for the attention of an all-full twin
 
 
 @dataclass(frozen=True)
@@ -154,26 +155,33 @@ class ModelSpec:
         Raises:
             SpecError: none of the three is unambiguous.
         """
-        used = {part for letter in self.layer_letters for part in self.layer_mixers(letter)}
-        if all(self.mixers[part].is_full_attention for part in used):
+        if all(self._is_full(letter) for letter in self.layer_letters):
             return None
         twin = self._twin_settings()
-        mixers = {
-            letter: settings if settings.is_full_attention else twin
-            for letter, settings in self.mixers.items()
-        }
+        full = self._twin_letter(twin)
         # A layer of several mixers becomes one layer of attention.
-        letters = "".join(TWIN_LETTER if char in self.parallel else char for char in self.layer_letters)
-        if letters != self.layer_letters:
-            mixers[TWIN_LETTER] = twin
+        letters = "".join(
+            char if self._is_full(char) else full for char in self.layer_letters
+        )
         return replace(
             self,
             name=f"{self.name}:all_full",
             layer_pattern=compress_pattern(letters),
-            mixers=mixers,
-            parallel={},
+            mixers={**self.mixers, full: twin},
             full_twin=None,
         )
+
+    def _is_full(self, letter: str) -> bool:
+        """Whether a layer has no cheaper mixer to replace: full attention, or a feed-forward."""
+        parts = self.layer_mixers(letter)
+        return all(self.mixers[part].is_full_attention for part in parts) and len(parts) < 2
+
+    def _twin_letter(self, twin: MixerSettings) -> str:
+        """Return the letter that means the twin's attention, a free one where none does."""
+        taken = {**self.mixers, **self.ffns, **self.parallel}
+        same = [letter for letter, settings in self.mixers.items() if settings == twin]
+        free = (letter for letter in TWIN_LETTERS if letter not in taken)
+        return same[0] if same else next(free)
 
     def _twin_settings(self) -> MixerSettings:
         if self.full_twin is not None:

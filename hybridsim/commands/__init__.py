@@ -1,0 +1,1 @@
+"""One Hydra application per command; heavy imports are inside the functions."""

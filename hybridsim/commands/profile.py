@@ -1,0 +1,77 @@
+"""hybridsim profile: the costs of a spec on a device and for a workload."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from hybridsim import config
+from hybridsim.paths import CONF_DIR
+from hybridsim.spec import source
+
+if TYPE_CHECKING:
+    from hybridsim.profiler.profile import Profile
+
+log = logging.getLogger(__name__)
+source.register()
+
+
+@hydra.main(config_path=str(CONF_DIR), config_name="profile", version_base="1.3")
+def main(cfg: DictConfig) -> float:
+    """Run the command; the returned number, for Hydra's sweepers, is the modelled TPOT in seconds."""
+    fields = config.plain(cfg)
+    spec, chosen = config.take_spec(fields), config.take_format(fields)
+    pictures = bool(fields.pop("pictures"))
+    from hybridsim.profiler.profile import profile
+
+    with _progress(f"profiling {spec.name}"):
+        found = profile(spec, overrides=config.task_overrides(), **fields)
+    folder = Path(config.output_dir())
+    write(found, folder, pictures)
+    show(found, chosen, folder)
+    return float(found.document["workload"]["tpot_s"])
+
+
+def _progress(message: str) -> Any:
+    """Return a spinner on standard error, silent where that is no terminal."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(message)
+
+
+def write(found: Profile, folder: Path, pictures: bool) -> None:
+    """Write the record, its tables and its pictures into the run's folder."""
+    from hybridsim.report import files
+
+    files.write_json(folder / "profile.json", found.document)
+    files.write_table(folder, "nodes", found.nodes)
+    files.write_table(folder, "sweep", found.sweep)
+    if pictures:
+        from hybridsim.report import pictures as draw
+
+        draw.cache_picture(folder / "cache.png", found.document, found.sweep)
+        draw.latency_picture(folder / "latency.png", found.document, found.sweep)
+        draw.breakdown_picture(folder / "breakdown.png", found.document)
+
+
+def show(found: Profile, chosen: str, folder: Path) -> None:
+    """Print the result; a job of a sweep leaves that to the comparison at the sweep's end."""
+    if config.is_multirun():
+        log.info("%s: written to %s", found.document["spec"]["name"], folder)
+    elif chosen == "json":
+        from hybridsim.report.files import json_text
+
+        print(json_text(found.document))
+    else:
+        from hybridsim.report.tables import print_report, profile_report
+
+        print_report(profile_report(found.document, found.sweep))
+        log.info("written to %s", folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a spec, a device and a workload to one record of costs, each figure labelled."""

@@ -1,0 +1,105 @@
+"""Rows of the tables of a profile: per kind of layer, per node, per point."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from hybridsim.cost.model import ModelCosts
+from hybridsim.cost.op import Deployment, op_cost
+from hybridsim.cost.roofline import MODELLED, op_time
+from hybridsim.graph import ModelGraph, Op
+from hybridsim.hardware import Hardware
+from hybridsim.steps import decode, prefill
+from hybridsim.workload import Workload
+
+
+def kind_rows(
+    graph: ModelGraph, workload: Workload, deployment: Deployment, hardware: Hardware
+) -> list[dict[str, Any]]:
+    """Return one row per kind of op: how many, parameters, cache, and its share of modelled time.
+
+    Prefill is of one prompt of the workload, decode of all its sequences after their prompts.
+    """
+    served = replace(deployment, conventions=deployment.conventions.served())
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    titles: dict[tuple[str, str], str] = {}
+    for op, count in graph.op_counts().items():
+        key = (op.part, op.letter)
+        titles[key] = op.title
+        totals = rows.setdefault(key, Counter())
+        figures = _op_figures(op, workload, served, hardware)
+        totals.update({name: count * value for name, value in figures.items()} | {"count": count})
+    return [
+        {"kind": part, "letter": letter, "title": titles[part, letter], **totals}
+        for (part, letter), totals in rows.items()
+    ]
+
+
+def _op_figures(
+    op: Op, workload: Workload, deployment: Deployment, hardware: Hardware
+) -> dict[str, Any]:
+    cost = op_cost(op)
+    cache = cost.cache(deployment.dtypes)
+    prompt = workload.prompt_tokens
+    read = op_time(op, prefill(prompt), 1, deployment, hardware)
+    write = op_time(op, decode(prompt), workload.concurrency, deployment, hardware)
+    return {
+        "parameters": cost.parameters,
+        "active_parameters": cost.active_parameters,
+        "kv_bytes_per_token": cache.bytes_per_token if cache.window_tokens is None else 0,
+        "window_bytes": 0 if cache.window_tokens is None else cache.kv_bytes(prompt),
+        "state_bytes": cache.state_bytes,
+        "prefill_flops": read.flops,
+        "prefill_bytes": read.moved_bytes,
+        "prefill_latency_s": read.latency_s,
+        "decode_flops": write.flops,
+        "decode_bytes": write.moved_bytes,
+        "decode_latency_s": write.latency_s,
+    }
+
+
+def node_rows(
+    graph: ModelGraph, workload: Workload, deployment: Deployment, hardware: Hardware
+) -> list[dict[str, Any]]:
+    """Return one row per node of the graph, for the workload's prompt and concurrency."""
+    served = replace(deployment, conventions=deployment.conventions.served())
+    steps = (prefill(workload.prompt_tokens), decode(workload.prompt_tokens))
+    rows = []
+    for name, op, layer in graph.nodes():
+        read = op_time(op, steps[0], 1, served, hardware)
+        write = op_time(op, steps[1], workload.concurrency, served, hardware)
+        rows.append(
+            {
+                "node": name,
+                "layer": layer,
+                "kind": op.part,
+                "letter": op.letter,
+                "context_tokens": workload.prompt_tokens,
+                "decode_batch_size": workload.concurrency,
+                **_op_figures(op, workload, served, hardware),
+                "prefill_bound": read.bound,
+                "decode_bound": write.bound,
+                "provenance": MODELLED,
+            }
+        )
+    return rows
+
+
+def point_rows(
+    points: list[dict[str, Any]], costs: ModelCosts, twin: ModelCosts | None, deployment: Deployment
+) -> list[dict[str, Any]]:
+    """Return the points flat, each with the cache of one sequence and that of the all-full twin."""
+    rows = []
+    for point in points:
+        context = point["context_tokens"]
+        row = {"context_tokens": context, "batch_size": point["batch_size"]}
+        row["cache_bytes_per_sequence"] = costs.cache_bytes(context, deployment.dtypes)
+        row["twin_cache_bytes_per_sequence"] = (
+            None if twin is None else twin.cache_bytes(context, deployment.dtypes)
+        )
+        for part in ("prefill", "decode", "memory"):
+            row |= {f"{part}_{key}": value for key, value in point[part].items()}
+        rows.append(row)
+    return rows
