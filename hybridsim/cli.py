@@ -78,6 +78,8 @@ def run(command: str, prog: str, args: list[str]) -> None:
         if line is None:
             raise
         sys.exit(f"hybridsim {command}: {line}")
+    if import_module("hybridsim.commands.task").FAILED_JOBS:
+        sys.exit(1)
 
 
 def _explained(error: Exception) -> str | None:

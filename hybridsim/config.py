@@ -39,6 +39,14 @@ def take_format(fields: dict[str, Any], allowed: tuple[str, ...] = FORMATS) -> s
     return chosen
 
 
+def take_switch(fields: dict[str, Any], key: str) -> bool:
+    """Return a true-or-false field of a command's config, and take it out of the fields."""
+    value = fields.pop(key)
+    if not isinstance(value, bool):
+        raise SpecError(f"{key}={value}: expected true or false")
+    return value
+
+
 def output_dir() -> str:
     """Return the folder of this run."""
     return str(HydraConfig.get().runtime.output_dir)

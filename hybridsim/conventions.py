@@ -37,7 +37,7 @@ class FlopConventions:
     def __post_init__(self) -> None:
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
-                raise unknown(f"conventions.{name}", getattr(self, name), map(str, allowed), "choice")
+                raise unknown(name, getattr(self, name), map(str, allowed), "choice")
 
     @property
     def causal(self) -> bool:

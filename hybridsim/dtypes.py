@@ -55,4 +55,4 @@ class Dtypes:
         for field in fields(self):
             value = getattr(self, field.name)
             if value not in BYTES_PER_ELEMENT:
-                raise unknown(f"dtypes.{field.name}", value, BYTES_PER_ELEMENT, "dtype")
+                raise unknown(field.name, value, BYTES_PER_ELEMENT, "dtype")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from hybridsim.errors import HybridsimError, near_miss
 
 _NOT_FOUND = re.compile(r"[Cc]ould not find '(?P<group>\w+)/(?P<name>[^']*)'")
 _NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
-_SYNTAX = re.compile(r"Error parsing override '(?P<override>.*?)'\n(?P<why>.*)")
 
 
 def explain(error: BaseException, names: dict[str, list[str]]) -> str | None:
@@ -26,6 +25,9 @@ def explain(error: BaseException, names: dict[str, list[str]]) -> str | None:
         if isinstance(cause, HybridsimError):
             return str(cause)
     for cause in _chain(error):
+        if isinstance(cause, OverrideParseException):
+            why = str(cause).partition("\nSee")[0].rpartition("\n")[2]
+            return f"{cause.override}: not an override Hydra can read ({why})"
         if isinstance(cause, HydraException | OmegaConfBaseException):
             return _explain_hydra(str(cause), names)
     return None
@@ -48,6 +50,4 @@ def _explain_hydra(text: str, names: dict[str, list[str]]) -> str:
         return f"{group}={name}: no such {group}{near_miss(name, known)}{listed}"
     if found := _NO_KEY.search(text):
         return f"{found['key']}: no such key; `--cfg job` shows those there are"
-    if found := _SYNTAX.search(text):
-        return f"{found['override']}: Hydra cannot read this override: {found['why']}"
     return " ".join(text.split())

@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hybridsim import config
+from hybridsim.commands.task import guarded
 from hybridsim.paths import CONF_DIR
 from hybridsim.spec import source
 
@@ -19,6 +20,7 @@ source.register()
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="describe", version_base="1.3")
+@guarded
 def main(cfg: DictConfig) -> None:
     """Run the command."""
     fields = config.plain(cfg)

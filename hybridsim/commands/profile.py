@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from hybridsim import config
+from hybridsim.commands.task import guarded
 from hybridsim.paths import CONF_DIR
 from hybridsim.spec import source
 
@@ -21,11 +22,12 @@ source.register()
 
 
 @hydra.main(config_path=str(CONF_DIR), config_name="profile", version_base="1.3")
+@guarded
 def main(cfg: DictConfig) -> float:
     """Run the command; the returned number, for Hydra's sweepers, is the modelled TPOT in seconds."""
     fields = config.plain(cfg)
     spec, chosen = config.take_spec(fields), config.take_format(fields)
-    pictures = bool(fields.pop("pictures"))
+    pictures = config.take_switch(fields, "pictures")
     from hybridsim.profiler.profile import profile
 
     with _progress(f"profiling {spec.name}"):

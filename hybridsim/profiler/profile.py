@@ -92,8 +92,10 @@ def _profile(
 ) -> Profile:
     graph, deployment = build_graph(spec), settings.deployment()
     costs, twin_spec = ModelCosts.of(graph), spec.all_full_twin()
-    twin = None if twin_spec is None else ModelCosts.of(build_graph(twin_spec))
     serving = Serving(costs, deployment, hardware)
+    twin = None
+    if twin_spec is not None:
+        twin = Serving(ModelCosts.of(build_graph(twin_spec)), deployment, hardware)
     points = [serving.point(n, b) for n in settings.contexts for b in settings.batch_sizes]
     document = {
         "schema": SCHEMA,
@@ -116,7 +118,7 @@ def _profile(
     return Profile(
         document=document,
         nodes=node_rows(graph, workload, deployment, hardware),
-        sweep=point_rows(points, costs, twin, deployment),
+        sweep=point_rows(points, serving, twin),
     )
 
 

@@ -20,6 +20,8 @@ from hybridsim.workload import Workload
 
 SECONDS_PER_HOUR = 3600
 
+Point = dict[str, Any]
+
 
 class Serving:
     """A model on a device, as an engine serves it: logits at the last position only."""
@@ -29,7 +31,11 @@ class Serving:
         self.deployment = replace(deployment, conventions=deployment.conventions.served())
         self.hardware = hardware
 
-    def point(self, context_tokens: int, batch_size: int) -> dict[str, Any]:
+    def cache_bytes(self, context_tokens: int) -> int:
+        """Return everything that one sequence keeps."""
+        return self.costs.cache_bytes(context_tokens, self.deployment.dtypes)
+
+    def point(self, context_tokens: int, batch_size: int) -> Point:
         """Return prefill, decode and memory of `batch_size` sequences of `context_tokens`.
 
         Prefill reads the whole context; decode adds one token to each sequence after it.

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment, op_cost
 from hybridsim.cost.roofline import MODELLED, op_time
 from hybridsim.graph import ModelGraph, Op
 from hybridsim.hardware import Hardware
+from hybridsim.profiler.serving import Point, Serving
 from hybridsim.steps import decode, prefill
 from hybridsim.workload import Workload
 
@@ -87,19 +87,18 @@ def node_rows(
     return rows
 
 
-def point_rows(
-    points: list[dict[str, Any]], costs: ModelCosts, twin: ModelCosts | None, deployment: Deployment
-) -> list[dict[str, Any]]:
-    """Return the points flat, each with the cache of one sequence and that of the all-full twin."""
+def point_rows(points: list[Point], serving: Serving, twin: Serving | None) -> list[dict[str, Any]]:
+    """Return the points flat, each with the cache of one sequence; the all-full twin's beside it."""
     rows = []
     for point in points:
-        context = point["context_tokens"]
-        row = {"context_tokens": context, "batch_size": point["batch_size"]}
-        row["cache_bytes_per_sequence"] = costs.cache_bytes(context, deployment.dtypes)
-        row["twin_cache_bytes_per_sequence"] = (
-            None if twin is None else twin.cache_bytes(context, deployment.dtypes)
-        )
+        context, batch = point["context_tokens"], point["batch_size"]
+        row = {"context_tokens": context, "batch_size": batch}
+        row["cache_bytes_per_sequence"] = serving.cache_bytes(context)
+        row["twin_cache_bytes_per_sequence"] = None if twin is None else twin.cache_bytes(context)
         for part in ("prefill", "decode", "memory"):
             row |= {f"{part}_{key}": value for key, value in point[part].items()}
+        for part in ("prefill", "decode"):
+            other = None if twin is None else twin.point(context, batch)[part]["latency_s"]
+            row[f"twin_{part}_latency_s"] = other
         rows.append(row)
     return rows

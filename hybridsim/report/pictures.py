@@ -62,23 +62,30 @@ def cache_picture(path: Path, document: Record, rows: list[Record]) -> None:
 
 
 def latency_picture(path: Path, document: Record, rows: list[Record]) -> None:
-    """Draw modelled prefill and decode times against the context, a line per batch size."""
+    """Draw modelled prefill and decode times against the context, the all-full twin's dashed."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 5))
-    batch_sizes = sorted({row["batch_size"] for row in rows})
     for axis, part in zip(axes, ("prefill", "decode"), strict=True):
-        for index, batch in enumerate(batch_sizes):
+        for index, batch in enumerate(sorted({row["batch_size"] for row in rows})):
             chosen = [row for row in rows if row["batch_size"] == batch]
-            contexts = [row["context_tokens"] for row in chosen]
-            times = [row[f"{part}_latency_s"] * 1e3 for row in chosen]
             colour = COLOURS[index % len(COLOURS)]
-            axis.plot(contexts, times, "o-", color=colour, label=f"batch {batch}")
-        _context_axis(axis, contexts)
-        axis.set_yscale("log")
+            _latency_lines(axis, part, chosen, colour, f"batch {batch}")
+        _context_axis(axis, sorted({row["context_tokens"] for row in rows}))
         axis.set_ylabel("ms, modelled")
         axis.set_title("prefill of the context" if part == "prefill" else "one decode step after it")
         axis.legend()
+    axes[0].set_yscale("log")
+    axes[1].set_ylim(bottom=0)
     figure.suptitle(f"{document['spec']['name']} on {document['hardware']['title']}")
     _save(figure, path)
+
+
+def _latency_lines(axis: Axes, part: str, rows: list[Record], colour: str, label: str) -> None:
+    contexts = [row["context_tokens"] for row in rows]
+    ours = [row[f"{part}_latency_s"] * 1e3 for row in rows]
+    axis.plot(contexts, ours, "o-", color=colour, label=label)
+    if rows[0][f"twin_{part}_latency_s"] is not None:
+        twins = [row[f"twin_{part}_latency_s"] * 1e3 for row in rows]
+        axis.plot(contexts, twins, "s--", color=colour, alpha=0.6, label=f"{label}, all-full twin")
 
 
 def breakdown_picture(path: Path, document: Record) -> None:

@@ -1,0 +1,43 @@
+"""How a command's work ends when the user's input is wrong."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import sys
+from collections.abc import Callable
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from hybridsim import config
+from hybridsim.errors import HybridsimError
+from hybridsim.hydra_errors import explain
+
+log = logging.getLogger(__name__)
+
+FAILED_JOBS: list[str] = []  # one line for each job of a sweep that failed
+
+
+def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
+    """Return the work with one line for a mistake of the user's.
+
+    A run ends there, with exit code 1. A job of a sweep returns NaN, which sweepers take for a failed
+    trial, and the sweep goes on: nothing already computed is lost, and the exit code tells.
+    """
+
+    @functools.wraps(work)
+    def run(cfg: DictConfig) -> float | None:
+        try:
+            return work(cfg)
+        except (HybridsimError, OmegaConfBaseException) as error:
+            line = explain(error, {}) or str(error)
+        if not config.is_multirun():
+            sys.exit(f"hybridsim {HydraConfig.get().job.name}: {line}")
+        FAILED_JOBS.append(line)
+        log.error("job %s failed: %s", HydraConfig.get().job.num, line)
+        return math.nan
+
+    return run
