@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hybridsim.spec.load import load_spec
 
 __version__ = "0.1.0"
-__all__ = ["load_spec", "build_model", "profile"]
+__all__ = ["build_model", "load_spec", "profile"]
 
 _HOMES = {
     "load_spec": "hybridsim.spec.load",

@@ -104,5 +104,3 @@ def complete(prog: str, args: list[str]) -> None:
     else:
         start = words[1] if len(words) > 1 else ""
         print(" ".join(name for name in COMMANDS if name.startswith(start)))
-
-

@@ -14,7 +14,9 @@ def require_positive(**values: int | float) -> None:
     """Raise SpecError for the first value that is not above zero."""
     for key, value in values.items():
         if not value > 0:
-            raise bad_value(key, value, "must be at least 1" if isinstance(value, int) else "must be above 0")
+            raise bad_value(
+                key, value, "must be at least 1" if isinstance(value, int) else "must be above 0"
+            )
 
 
 def require_at_least(minimum: int, **values: int) -> None:
@@ -83,15 +85,21 @@ class RopeSettings:
         require_positive(theta=self.theta, factor=self.factor)
         require_choice("scaling", self.scaling, ROPE_SCALINGS)
         if self.rotary_dim is not None and (self.rotary_dim < 2 or self.rotary_dim % 2):
-            raise bad_value("rotary_dim", self.rotary_dim, "must be an even number of at least 2, or null")
+            raise bad_value(
+                "rotary_dim", self.rotary_dim, "must be an even number of at least 2, or null"
+            )
         if self.scaling != "none" and self.original_context < 1:
             raise bad_value(
-                "original_context", self.original_context, f"must be at least 1 with scaling={self.scaling}"
+                "original_context",
+                self.original_context,
+                f"must be at least 1 with scaling={self.scaling}",
             )
 
     def check_head(self, head_dim: int) -> None:
         """Raise SpecError where the rotated part does not fit a head of `head_dim` channels."""
         if self.rotary_dim is not None and self.rotary_dim > head_dim:
-            raise bad_value("rope.rotary_dim", self.rotary_dim, f"must be at most head_dim={head_dim}")
+            raise bad_value(
+                "rope.rotary_dim", self.rotary_dim, f"must be at most head_dim={head_dim}"
+            )
         if self.rotary_dim is None and head_dim % 2:
             raise bad_value("head_dim", head_dim, "must be even to be rotated")

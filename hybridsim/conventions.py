@@ -53,7 +53,6 @@ class FlopConventions:
             "elementwise": "not counted (norms, activations, softmax, decays, residual adds)",
         }
 
-
     def served(self) -> FlopConventions:
         """Return the same conventions for a prefill as an engine serves it: last logits only."""
         return replace(self, logits="last")

@@ -157,9 +157,7 @@ class ModelGraph:
             self._add(name, op, layer, norm)
             branches.append(name)
         add = f"{stem}_add"
-        self._add(
-            add, Op(ADD, self.spec.hidden_size, inputs=1 + len(branches)), layer, *branches
-        )
+        self._add(add, Op(ADD, self.spec.hidden_size, inputs=1 + len(branches)), layer, *branches)
         skipped_from = norm if self.spec.residual.source == "normed" else source
         self._connect(skipped_from, add, role="residual")
         return add

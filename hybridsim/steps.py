@@ -34,11 +34,12 @@ class Step:
         """Return the (query, key) pairs of one head.
 
         Args:
-            causal: only visible pairs; else every new token against every token after the step.
+            causal: only visible pairs; else every new token against all new ones and all kept.
             window: keys that a query sees at most, itself included.
         """
         if not causal:
-            return self.new_tokens * self.total_tokens
+            kept = self.past_tokens if window is None else min(self.past_tokens, window)
+            return self.new_tokens * (kept + self.new_tokens)
         return capped_sum(self.past_tokens, self.total_tokens, window)
 
 

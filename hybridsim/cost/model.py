@@ -62,7 +62,9 @@ class ModelCosts:
     def parameters(self) -> Parameters:
         """Parameters in every convention."""
         active = sum(n * cost.active_parameters for cost, n in self._costs)
-        outside = {op.kind: op_cost(op).parameters for op in self.ops if op.kind in (EMBEDDING, HEAD)}
+        outside = {
+            op.kind: op_cost(op).parameters for op in self.ops if op.kind in (EMBEDDING, HEAD)
+        }
         tied = outside[HEAD] == 0
         without_input = active if tied else active - outside[EMBEDDING]
         return Parameters(

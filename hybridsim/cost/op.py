@@ -40,7 +40,9 @@ class Deployment:
         if self.prefill_chunk_tokens < 1:
             raise bad_value("prefill_chunk_tokens", self.prefill_chunk_tokens, "must be at least 1")
         if not 0 < self.memory_utilization <= 1:
-            raise bad_value("memory_utilization", self.memory_utilization, "must be above 0, at most 1")
+            raise bad_value(
+                "memory_utilization", self.memory_utilization, "must be above 0, at most 1"
+            )
 
 
 class OpCost(ABC):

@@ -88,7 +88,9 @@ class PatternCosts:
 
     def _layer(self, letter: str, ffn_letter: str) -> tuple[float, ...]:
         if letter not in {**self.spec.mixers, **self.spec.ffns, **self.spec.parallel}:
-            raise unknown("layer_pattern", letter, [*self.spec.mixers, *self.spec.parallel], "letter")
+            raise unknown(
+                "layer_pattern", letter, [*self.spec.mixers, *self.spec.parallel], "letter"
+            )
         return self._sum(layer_ops(self.spec, letter, ffn_letter))
 
     def _sum(self, ops: Counter[Op]) -> tuple[float, ...]:

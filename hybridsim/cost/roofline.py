@@ -44,7 +44,9 @@ class StepTime:
     latency_s: float
 
 
-def op_time(op: Op, step: Step, batch_size: int, deployment: Deployment, hardware: Hardware) -> OpTime:
+def op_time(
+    op: Op, step: Step, batch_size: int, deployment: Deployment, hardware: Hardware
+) -> OpTime:
     """Return one op's FLOPs, bytes and time for a step of `batch_size` sequences."""
     flops = batch_size * op_cost(op).flops(step, deployment.conventions)
     moved = op_bytes(op, step, batch_size, deployment)
@@ -78,16 +80,25 @@ def mean_decode_latency_s(
 
     The latency is piecewise linear in the context, so Simpson's rule over the first, middle and
     last position of the answer is exact but where a bound or a sparse layer's limit is crossed.
+    Where two positions are in the middle, their mean stands for it.
     """
-    contexts = (prompt_tokens, prompt_tokens + output_tokens // 2, prompt_tokens + output_tokens - 1)
-    first, middle, last = (
-        step_time(costs.ops, decode(context), batch_size, deployment, hardware).latency_s
-        for context in contexts
-    )
-    return (first + 4 * middle + last) / 6
+
+    def latency_s(generated_tokens: int) -> float:
+        step = decode(prompt_tokens + generated_tokens)
+        return step_time(costs.ops, step, batch_size, deployment, hardware).latency_s
+
+    last = output_tokens - 1
+    middle = (latency_s(last // 2) + latency_s(output_tokens // 2)) / 2
+    return (latency_s(0) + 4 * middle + latency_s(last)) / 6
 
 
-def fits(costs: ModelCosts, context_tokens: int, batch_size: int, deployment: Deployment, hardware: Hardware) -> bool:
+def fits(
+    costs: ModelCosts,
+    context_tokens: int,
+    batch_size: int,
+    deployment: Deployment,
+    hardware: Hardware,
+) -> bool:
     """Return whether the usable memory holds `batch_size` sequences of `context_tokens`."""
     usable = hardware.total_memory_bytes * deployment.memory_utilization
     return costs.memory(context_tokens, batch_size, deployment).total_bytes <= usable

@@ -26,7 +26,9 @@ def count_flop_counter(
     Raises:
         UncountedOperatorError: the model uses an operator that no rule covers.
     """
-    names = [name for name in RULES if name.startswith((NAMESPACE, "aten::linalg", "aten::_grouped"))]
+    names = [
+        name for name in RULES if name.startswith((NAMESPACE, "aten::linalg", "aten::_grouped"))
+    ]
     return _total(graph, step, batch_size, names, conventions, torch.inference_mode)
 
 
@@ -99,8 +101,6 @@ class _OperatorAudit(TorchDispatchMode):
         super().__init__()
         self.names: set[str] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.add(func.name().partition(".")[0])
         return func(*args, **(kwargs or {}))

@@ -112,37 +112,26 @@ RULES: dict[str, Rule] = {
 }
 
 # Counted by torch's own rules where the counter decomposes our operators (see flop_counter.py).
-TORCH_RULES = frozenset({"aten::convolution", "aten::_scaled_dot_product_flash_attention",
-    "aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention"})
+TORCH_RULES = frozenset(
+    {
+        "aten::convolution",
+        "aten::_scaled_dot_product_flash_attention",
+        "aten::_scaled_dot_product_efficient_attention",
+        "aten::_scaled_dot_product_cudnn_attention",
+    }
+)
 
 # One operation or a few per element. By convention not counted: below 1 % of any model here, and
 # fused into its neighbours by any engine.
 ELEMENTWISE = frozenset(
     f"aten::{name}"
-    for name in (
-        "abs add add_ amax bitwise_and bitwise_not bitwise_or clamp clamp_min cos cumsum div div_ "
-        "eq exp floor_divide ge gelu gt layer_norm le log logical_and logical_not logical_or lt "
-        "masked_fill masked_fill_ max mean mul mul_ native_layer_norm ne neg pow reciprocal relu "
-        "remainder rsqrt sigmoid silu sin softmax softplus sqrt square sub sum tanh tril triu "
-        "__and__ __or__ _softmax rsub where pad constant_pad_nd scatter_add _safe_softmax"
-    ).split()
+    for name in ["abs", "add", "add_", "amax", "bitwise_and", "bitwise_not", "bitwise_or", "clamp", "clamp_min", "cos", "cumsum", "div", "div_", "eq", "exp", "floor_divide", "ge", "gelu", "gt", "layer_norm", "le", "log", "logical_and", "logical_not", "logical_or", "lt", "masked_fill", "masked_fill_", "max", "mean", "mul", "mul_", "native_layer_norm", "ne", "neg", "pow", "reciprocal", "relu", "remainder", "rsqrt", "sigmoid", "silu", "sin", "softmax", "softplus", "sqrt", "square", "sub", "sum", "tanh", "tril", "triu", "__and__", "__or__", "_softmax", "rsub", "where", "pad", "constant_pad_nd", "scatter_add", "_safe_softmax"]
 )
 
 # Copies, views, choices and bookkeeping.
 MOVEMENT = frozenset(
     f"aten::{name}"
-    for name in (
-        "_assert_scalar _reshape_alias _to_copy _unsafe_view alias arange argsort as_strided "
-        "broadcast_tensors cat chunk clone contiguous copy copy_ detach embedding empty "
-        "empty_like empty_strided expand expand_as fill_ flatten full full_like gather index "
-        "index_copy index_copy_ index_put index_put_ index_select item lift_fresh "
-        "mT movedim narrow new_empty new_full new_ones new_zeros numpy_T ones ones_like permute "
-        "repeat repeat_interleave reshape scalar_tensor ScalarImplicit scatter scatter_ select size "
-        "slice slice_scatter sort split split_with_sizes squeeze stack t to topk transpose "
-        "type_as unbind unflatten unfold unsqueeze view view_as zero_ zeros zeros_like Int Bool "
-        "matrix_H adjoint resolve_conj resolve_neg set_ _local_scalar_dense index_fill "
-        "resize_ zeros_ is_same_size dim numel select_scatter split_copy"
-    ).split()
+    for name in ["_assert_scalar", "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "arange", "argsort", "as_strided", "broadcast_tensors", "cat", "chunk", "clone", "contiguous", "copy", "copy_", "detach", "embedding", "empty", "empty_like", "empty_strided", "expand", "expand_as", "fill_", "flatten", "full", "full_like", "gather", "index", "index_copy", "index_copy_", "index_put", "index_put_", "index_select", "item", "lift_fresh", "mT", "movedim", "narrow", "new_empty", "new_full", "new_ones", "new_zeros", "numpy_T", "ones", "ones_like", "permute", "repeat", "repeat_interleave", "reshape", "scalar_tensor", "ScalarImplicit", "scatter", "scatter_", "select", "size", "slice", "slice_scatter", "sort", "split", "split_with_sizes", "squeeze", "stack", "t", "to", "topk", "transpose", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "zero_", "zeros", "zeros_like", "Int", "Bool", "matrix_H", "adjoint", "resolve_conj", "resolve_neg", "set_", "_local_scalar_dense", "index_fill", "resize_", "zeros_", "is_same_size", "dim", "numel", "select_scatter", "split_copy"]
 )
 
 FREE = ELEMENTWISE | MOVEMENT
@@ -150,7 +139,9 @@ FREE = ELEMENTWISE | MOVEMENT
 
 def check_known(names: Iterable[str]) -> None:
     """Raise UncountedOperatorError for operators that are in no group of the table."""
-    unknown = sorted({n for n in names if n not in RULES and n not in TORCH_RULES and n not in FREE})
+    unknown = sorted(
+        {n for n in names if n not in RULES and n not in TORCH_RULES and n not in FREE}
+    )
     if unknown:
         raise UncountedOperatorError(
             f"operators={', '.join(unknown)}: no rule says how many FLOPs they do; add one to"

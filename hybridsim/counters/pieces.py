@@ -67,5 +67,3 @@ def model_pieces(
             yield Piece(block.letter + block.ffn_letter, cached, x, len(block.layers))
         head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False, dtype=dtype)
         yield Piece(HEAD, head, x if conventions.logits == "all" else x[:, -1:], 1)
-
-

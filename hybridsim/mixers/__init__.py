@@ -15,7 +15,15 @@ from hybridsim.mixers.base import CacheShape, MixerCost, MixerSettings
 if TYPE_CHECKING:
     from hybridsim.nn.mixer import SequenceMixer
 
-__all__ = ["MIXERS", "CacheShape", "MixerCost", "MixerSettings", "mixer_class", "mixer_cost", "settings_class"]
+__all__ = [
+    "MIXERS",
+    "CacheShape",
+    "MixerCost",
+    "MixerSettings",
+    "mixer_class",
+    "mixer_cost",
+    "settings_class",
+]
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,40 @@ class MixerEntry:
 
 MIXERS: dict[str, MixerEntry] = {
     "attention": MixerEntry(
-        "hybridsim.mixers.attention", "Attention", "softmax attention (MHA, GQA, windowed)", "arXiv 1706.03762, 2305.13245"
+        "hybridsim.mixers.attention",
+        "Attention",
+        "softmax attention (MHA, GQA, windowed)",
+        "arXiv 1706.03762, 2305.13245",
     ),
     "mla": MixerEntry(
-        "hybridsim.mixers.mla", "MultiHeadLatentAttention", "multi-head latent attention", "arXiv 2405.04434, section 2.1"
+        "hybridsim.mixers.mla",
+        "MultiHeadLatentAttention",
+        "multi-head latent attention",
+        "arXiv 2405.04434, section 2.1",
     ),
     "sparse_mla": MixerEntry(
-        "hybridsim.mixers.sparse_mla", "SparseLatentAttention", "DeepSeek sparse attention over MLA", "DeepSeek-V3.2-Exp report"
+        "hybridsim.mixers.sparse_mla",
+        "SparseLatentAttention",
+        "DeepSeek sparse attention over MLA",
+        "DeepSeek-V3.2-Exp report",
     ),
     "block_sparse": MixerEntry(
-        "hybridsim.mixers.block_sparse", "BlockSparseAttention", "block-sparse GQA", "arXiv 2606.13392"
+        "hybridsim.mixers.block_sparse",
+        "BlockSparseAttention",
+        "block-sparse GQA",
+        "arXiv 2606.13392",
     ),
     "gated_deltanet": MixerEntry(
         "hybridsim.mixers.gated_deltanet", "GatedDeltaNet", "Gated DeltaNet", "arXiv 2412.06464"
     ),
-    "kda": MixerEntry("hybridsim.mixers.kda", "KimiDeltaAttention", "Kimi Delta Attention", "arXiv 2510.26692"),
+    "kda": MixerEntry(
+        "hybridsim.mixers.kda", "KimiDeltaAttention", "Kimi Delta Attention", "arXiv 2510.26692"
+    ),
     "lightning": MixerEntry(
-        "hybridsim.mixers.lightning", "LightningAttention", "lightning attention", "arXiv 2405.17381, 2501.08313"
+        "hybridsim.mixers.lightning",
+        "LightningAttention",
+        "lightning attention",
+        "arXiv 2405.17381, 2501.08313",
     ),
 }
 

@@ -62,7 +62,11 @@ class CacheShape:
 
     def kv_bytes(self, context_tokens: int) -> int:
         """Return the bytes of the per-token part after `context_tokens`."""
-        tokens = context_tokens if self.window_tokens is None else min(context_tokens, self.window_tokens)
+        tokens = (
+            context_tokens
+            if self.window_tokens is None
+            else min(context_tokens, self.window_tokens)
+        )
         return tokens * self.bytes_per_token
 
 

@@ -55,7 +55,9 @@ class DeltaRule:
 
     def published_flops_per_token(self) -> int:
         """Return 6 K V + 3 C K + C^2, eq. 13 of Kimi Linear (arXiv 2510.26692, section 6.3) per token."""
-        return 6 * self.key_dim * self.value_dim + self.chunk_size * (3 * self.key_dim + self.chunk_size)
+        return 6 * self.key_dim * self.value_dim + self.chunk_size * (
+            3 * self.key_dim + self.chunk_size
+        )
 
 
 def short_conv_flops(step: Step, channels: int, conv_size: int) -> int:

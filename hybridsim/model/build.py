@@ -85,7 +85,5 @@ def initialize(model: nn.Module, seed: int) -> None:
             parameter.copy_(step + torch.log(-torch.expm1(-step)))
         elif name.startswith("embed."):
             parameter.normal_(0, 0.02, generator=generator)
-        elif parameter.dim() == 3:  # stacked experts, [E, inputs, outputs]
-            parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)
-        elif parameter.dim() == 2:  # [outputs, inputs]; convolutions: [channels, taps]
+        elif parameter.dim() == 3 or parameter.dim() == 2:  # stacked experts, [E, inputs, outputs]
             parameter.normal_(0, parameter.shape[1] ** -0.5, generator=generator)

@@ -73,11 +73,7 @@ class HybridLayer(nn.Module):
         self.index = index
         self.residual = spec.residual
         stem = f"layers.{index}."
-        ops = {
-            name.removeprefix(stem): op
-            for name, op, layer in graph.nodes()
-            if layer == index
-        }
+        ops = {name.removeprefix(stem): op for name, op, layer in graph.nodes() if layer == index}
         mixers = {name.removeprefix("mixers."): op for name, op in ops.items() if op.kind == MIXER}
         if mixers:
             place = MixerPlace(spec.hidden_size, spec.norm, index, spec.num_layers)

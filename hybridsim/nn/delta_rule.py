@@ -26,11 +26,19 @@ def naive_delta_rule(
     beta: Float[Tensor, "B T H"],
     state: State,
 ) -> tuple[Float[Tensor, "B T H V"], State]:
-    """Return outputs and last state, token by token; G is 1 or K."""
+    """Return outputs and last state as the equation has them, matrix by matrix; G is 1 or K.
+
+    The reference that the other forms are tested against; slow.
+    """
+    identity = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
     outputs = []
     for t in range(q.shape[1]):
-        out, state = recurrent_delta_rule(q[:, t], k[:, t], v[:, t], g[:, t], beta[:, t], state)
-        outputs.append(out)
+        strength = beta[:, t, :, None, None]
+        forget = identity - strength * torch.einsum("bhk,bhl->bhkl", k[:, t], k[:, t])
+        decayed = g[:, t, :, :, None].exp() * state
+        write = strength * torch.einsum("bhk,bhv->bhkv", k[:, t], v[:, t])
+        state = torch.einsum("bhkl,bhlv->bhkv", forget, decayed) + write
+        outputs.append(torch.einsum("bhkv,bhk->bhv", state, q[:, t]))
     return torch.stack(outputs, dim=1), state
 
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
+from hybridsim.nn.precision import wide
 
 
 class RMSNorm(nn.Module):
@@ -23,10 +24,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*axes D"]) -> Float[Tensor, "*axes D"]:
         """Return x with unit mean square along its last axis, times the weight."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.settings.eps)
-        weight = self.weight.float()
-        return (wide * (1 + weight if self.settings.unit_offset else weight)).to(x.dtype)
+        full = wide(x)
+        full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + self.settings.eps)
+        weight = wide(self.weight)
+        return (full * (1 + weight if self.settings.unit_offset else weight)).to(x.dtype)
 
 
 def l2_normalize(x: Float[Tensor, "*axes K"], eps: float = 1e-6) -> Float[Tensor, "*axes K"]:

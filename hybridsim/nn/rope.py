@@ -89,7 +89,10 @@ class RotaryEmbedding(nn.Module):
             past_tokens, past_tokens + x.shape[1], device=x.device, dtype=torch.float32
         )
         angles = (positions[:, None] * self.inv_freq.float()).unsqueeze(-2)  # [T, 1, pairs]
-        cos, sin = (angles.cos() * self.factor).to(x.dtype), (angles.sin() * self.factor).to(x.dtype)
+        cos, sin = (
+            (angles.cos() * self.factor).to(x.dtype),
+            (angles.sin() * self.factor).to(x.dtype),
+        )
         turned, kept = x[..., : self.rotary_dim], x[..., self.rotary_dim :]
         if self.interleaved:
             first, second = turned[..., 0::2], turned[..., 1::2]

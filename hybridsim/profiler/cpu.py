@@ -27,7 +27,9 @@ def measure_cpu(fields: dict[str, Any]) -> dict[str, Any]:
         "memory_bytes": float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         "bandwidth_bytes_per_s": _copy_bytes_per_s(),
     }
-    return fields | {k: v for k, v in measured.items() if fields.get(k) is None or k in ("title", "peak_flops")}
+    return fields | {
+        k: v for k, v in measured.items() if fields.get(k) is None or k in ("title", "peak_flops")
+    }
 
 
 def _product_flops_per_s(dtype: Any) -> float:

@@ -100,7 +100,9 @@ class Serving:
             "output_tokens_per_s": workload.output_tokens / request_device_s,
             "memory": self.memory(workload.total_tokens, concurrency),
             "largest_batch_size": self._largest_batch_size(workload.total_tokens),
-            "largest_batch_size_at_context_target": self._largest_batch_size(workload.context_target),
+            "largest_batch_size_at_context_target": self._largest_batch_size(
+                workload.context_target
+            ),
             "device_s_per_million_tokens": {
                 "prompt": ttft_s / workload.prompt_tokens * 1e6,
                 "output": tpot_s / concurrency * 1e6,

@@ -71,7 +71,9 @@ def latency_picture(path: Path, document: Record, rows: list[Record]) -> None:
             _latency_lines(axis, part, chosen, colour, f"batch {batch}")
         _context_axis(axis, sorted({row["context_tokens"] for row in rows}))
         axis.set_ylabel("ms, modelled")
-        axis.set_title("prefill of the context" if part == "prefill" else "one decode step after it")
+        axis.set_title(
+            "prefill of the context" if part == "prefill" else "one decode step after it"
+        )
         axis.legend()
     axes[0].set_yscale("log")
     axes[1].set_ylim(bottom=0)
@@ -123,7 +125,9 @@ def comparison_picture(path: Path, rows: list[Record]) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(13, 2 + 0.5 * len(rows)), sharey=True)
     for axis, (key, (title, unit)) in zip(axes, figures.items(), strict=True):
         values = [row[key] / unit for row in rows]
-        bars = axis.barh(labels, values, color=[COLOURS[0] if row["fits"] else "grey" for row in rows])
+        bars = axis.barh(
+            labels, values, color=[COLOURS[0] if row["fits"] else "grey" for row in rows]
+        )
         axis.bar_label(bars, fmt="{:.3g}", padding=3)
         axis.margins(x=0.15)
         axis.set_title(title, fontsize=10)
@@ -131,4 +135,3 @@ def comparison_picture(path: Path, rows: list[Record]) -> None:
     if not all(row["fits"] for row in rows):
         figure.suptitle("grey: does not fit the device", fontsize=9)
     _save(figure, path)
-

@@ -118,7 +118,9 @@ def _legend(graph: ModelGraph) -> Text:
             used |= set(parts)
     for letter, settings in spec.mixers.items():
         if letter in used:
-            lines.append(f"  {letter}  {MIXERS[settings.kind].title} ({MIXERS[settings.kind].source})\n")
+            lines.append(
+                f"  {letter}  {MIXERS[settings.kind].title} ({MIXERS[settings.kind].source})\n"
+            )
     for letter, ffn in spec.ffns.items():
         if letter in used:
             lines.append(f"  {letter}  {FFNS[ffn.kind].title}\n")
@@ -142,7 +144,14 @@ def _layers_table(document: dict[str, Any]) -> Table:
         for row in document["layers"]
     ]
     columns = (
-        "layers (from 1)", "count", "letters", "mixer", "feed-forward", "parameters each", "KV B/token", "state"
+        "layers (from 1)",
+        "count",
+        "letters",
+        "mixer",
+        "feed-forward",
+        "parameters each",
+        "KV B/token",
+        "state",
     )
     return table("Layers", columns, rows)
 
@@ -151,7 +160,9 @@ def _parts_table(document: dict[str, Any]) -> Table:
     total = document["parameters"]
     parts = document["parameters_by_part"]
     rows = [(part, exact(n), f"{n / total:.2%}") for part, n in parts.items() if n]
-    return table("Parameters by part", ("part", "parameters", "share"), [*rows, ("total", exact(total), "")])
+    return table(
+        "Parameters by part", ("part", "parameters", "share"), [*rows, ("total", exact(total), "")]
+    )
 
 
 def mermaid(graph: ModelGraph) -> str:
@@ -159,7 +170,9 @@ def mermaid(graph: ModelGraph) -> str:
     lines = ["flowchart TD"]
     by_layer: dict[int | None, list[str]] = {}
     for name, op, layer in graph.nodes():
-        by_layer.setdefault(layer, []).append(f"{_identifier(name)}[{json.dumps(_label(name, op.title))}]")
+        by_layer.setdefault(layer, []).append(
+            f"{_identifier(name)}[{json.dumps(_label(name, op.title))}]"
+        )
     for layer, nodes in by_layer.items():
         if layer is None:
             lines += [f"  {node}" for node in nodes]

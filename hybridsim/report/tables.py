@@ -202,8 +202,16 @@ def workload_table(document: Record) -> Table:
             f"{exact(load['largest_batch_size_at_context_target'])} at"
             f" {load['context_target']:,} tokens each",
         ),
-        ("device time per million prompt tokens", seconds_text(device_s["prompt"]), _usd(cost["prompt"])),
-        ("device time per million output tokens", seconds_text(device_s["output"]), _usd(cost["output"])),
+        (
+            "device time per million prompt tokens",
+            seconds_text(device_s["prompt"]),
+            _usd(cost["prompt"]),
+        ),
+        (
+            "device time per million output tokens",
+            seconds_text(device_s["output"]),
+            _usd(cost["output"]),
+        ),
     ]
     title = (
         f"Workload {load['title']}, modelled: {load['prompt_tokens']:,} tokens in,"

@@ -18,7 +18,13 @@ def bytes_text(value: float | None) -> str:
     step = 0
     while abs(value) >= 1024 and step < len(_BINARY) - 1:
         value, step = value / 1024, step + 1
-    return f"{value:.0f} B" if step == 0 else f"{value:.3g} {_BINARY[step]}" if value < 1000 else f"{value:.0f} {_BINARY[step]}"
+    return (
+        f"{value:.0f} B"
+        if step == 0
+        else f"{value:.3g} {_BINARY[step]}"
+        if value < 1000
+        else f"{value:.0f} {_BINARY[step]}"
+    )
 
 
 def decimal_text(value: float | None, unit: str = "") -> str:

@@ -22,9 +22,7 @@ from hybridsim.spec.schema import ModelSpec
 from hybridsim.spec.source import register
 
 
-def load_spec(
-    spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()
-) -> ModelSpec:
+def load_spec(spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> ModelSpec:
     """Return a checked spec.
 
     Args:

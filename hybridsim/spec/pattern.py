@@ -64,7 +64,9 @@ class _Parser:
 
     def parse(self) -> str:
         if not self.text.strip():
-            raise SpecError(f"{self.key}={self.text!r}: empty; give one letter a layer, e.g. LLLF*12")
+            raise SpecError(
+                f"{self.key}={self.text!r}: empty; give one letter a layer, e.g. LLLF*12"
+            )
         letters = self.sequence(depth=0)
         if self.fill is None:
             return letters
@@ -102,7 +104,8 @@ class _Parser:
             return NOTHING
         if not (char.isascii() and char.isalpha()):
             raise self.error(
-                self.at, f"bad character {char!r} (allowed: letters A-Z a-z, '.', parentheses, '*' and a count)"
+                self.at,
+                f"bad character {char!r} (allowed: letters A-Z a-z, '.', parentheses, '*' and a count)",
             )
         run = ""
         while (char := self.peek()) and char.isascii() and char.isalpha():
@@ -133,7 +136,9 @@ class _Parser:
             self.at += 1
         if not digits:
             if depth or self.fill is not None:
-                raise self.error(star, "a bare '*' may stand once and not inside a group; give a count")
+                raise self.error(
+                    star, "a bare '*' may stand once and not inside a group; give a count"
+                )
             self.fill = (letters, unit, "")
             return letters
         if int(digits) == 0:
@@ -155,7 +160,10 @@ def compress_pattern(letters: str) -> str:
         for size in range(1, end // 2 + 1):
             unit = letters[end - size : end]
             count = 1
-            while letters[end - (count + 1) * size : end - count * size] == unit and end >= (count + 1) * size:
+            while (
+                letters[end - (count + 1) * size : end - count * size] == unit
+                and end >= (count + 1) * size
+            ):
                 count += 1
                 candidates.append(f"{best[end - count * size]}({unit})*{count}")
         best.append(min(candidates, key=lambda text: (len(text.replace(" ", "")), text.count("("))))

@@ -108,17 +108,24 @@ class ModelSpec:
                         f"{part!r} is not a mixer (defined: {_names(self.mixers)})",
                     )
             if len(self.parallel[letter]) < 2:
-                raise bad_value(f"parallel.{letter}", self.parallel[letter], "needs two mixers or more")
+                raise bad_value(
+                    f"parallel.{letter}", self.parallel[letter], "needs two mixers or more"
+                )
         if both := set(self.mixers) & set(self.ffns):
             letter = min(both)
             raise SpecError(f"ffns.{letter}: {letter} is a mixer too; a letter may mean one thing")
         if self.full_twin is not None and self.full_twin not in self.mixers:
-            raise bad_value("full_twin", self.full_twin, f"not a mixer (defined: {_names(self.mixers)})")
+            raise bad_value(
+                "full_twin", self.full_twin, f"not a mixer (defined: {_names(self.mixers)})"
+            )
 
     def _check_layers(self) -> None:
         layers, ffns = self.layer_letters, self.ffn_letters
         _check_known(
-            "layer_pattern", self.layer_pattern, layers, {**self.mixers, **self.ffns, **self.parallel}
+            "layer_pattern",
+            self.layer_pattern,
+            layers,
+            {**self.mixers, **self.ffns, **self.parallel},
         )
         _check_known("ffn_pattern", self.ffn_pattern, ffns, {**self.ffns, NOTHING: None})
         for index, (letter, ffn) in enumerate(zip(layers, ffns, strict=True)):
@@ -160,9 +167,7 @@ class ModelSpec:
         twin = self._twin_settings()
         full = self._twin_letter(twin)
         # A layer of several mixers becomes one layer of attention.
-        letters = "".join(
-            char if self._is_full(char) else full for char in self.layer_letters
-        )
+        letters = "".join(char if self._is_full(char) else full for char in self.layer_letters)
         return replace(
             self,
             name=f"{self.name}:all_full",
@@ -204,7 +209,9 @@ class ModelSpec:
 
     def with_patterns(self, *, layer_pattern: str, ffn_pattern: str | None = None) -> ModelSpec:
         """Return the spec with another layer pattern (and feed-forward pattern)."""
-        return replace(self, layer_pattern=layer_pattern, ffn_pattern=ffn_pattern or self.ffn_pattern)
+        return replace(
+            self, layer_pattern=layer_pattern, ffn_pattern=ffn_pattern or self.ffn_pattern
+        )
 
 
 def _names(known: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from hybridsim.ffn.moe.ops import grouped_linear, route
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.nn.activation import gated
 from hybridsim.nn.feed_forward import FeedForward
+from hybridsim.nn.precision import wide
 
 
 class MoE(FeedForward):
@@ -36,7 +37,7 @@ class MoE(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(0, 1)  # [N, D]
-        logits = self.router(tokens).float()
+        logits = wide(self.router(tokens))
         weights, experts = route(logits, self.settings, self.score_correction_bias)
         out = self.experts(tokens, weights, experts).view_as(x)
         if not self.settings.num_shared_experts:
@@ -74,5 +75,5 @@ class Experts(nn.Module):
         out = grouped_linear(inner, self.down_proj, counts)
         unsorted = torch.empty_like(out).index_copy(0, order, out)
         # The weighted sum over a token's experts.
-        per_token = unsorted.unflatten(0, experts.shape).float()
+        per_token = wide(unsorted.unflatten(0, experts.shape))
         return (per_token * weights[..., None]).sum(dim=1).to(x.dtype)

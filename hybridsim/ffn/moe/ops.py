@@ -34,7 +34,7 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 
 def route(
-    logits: Float[Tensor, "N E"], settings: MoESettings, bias: Float[Tensor, "E"] | None
+    logits: Float[Tensor, "N E"], settings: MoESettings, bias: Float[Tensor, E] | None
 ) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
     """Return the weights and the numbers of each token's experts.
 

@@ -35,7 +35,9 @@ class AttentionCost(MixerCost):
         s = self.settings
         vectors: dict[str, int] = {}
         if s.bias:
-            vectors |= {f"{name}.bias": self.linears[name][1] for name in ("q_proj", "k_proj", "v_proj")}
+            vectors |= {
+                f"{name}.bias": self.linears[name][1] for name in ("q_proj", "k_proj", "v_proj")
+            }
         if s.qk_norm != "none":
             heads, kv_heads = (1, 1) if s.qk_norm == "head" else (s.num_heads, s.num_kv_heads)
             vectors |= {"q_norm": heads * s.head_dim, "k_norm": kv_heads * s.head_dim}

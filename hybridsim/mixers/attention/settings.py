@@ -38,7 +38,9 @@ class AttentionSettings(MixerSettings):
     rope: RopeSettings | None = None
 
     def __post_init__(self) -> None:
-        require_positive(num_heads=self.num_heads, num_kv_heads=self.num_kv_heads, head_dim=self.head_dim)
+        require_positive(
+            num_heads=self.num_heads, num_kv_heads=self.num_kv_heads, head_dim=self.head_dim
+        )
         require_multiple("num_heads", self.num_heads, "num_kv_heads", self.num_kv_heads)
         require_choice("qk_norm", self.qk_norm, QK_NORMS)
         if self.window is not None:

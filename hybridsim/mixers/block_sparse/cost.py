@@ -38,7 +38,9 @@ class BlockSparseAttentionCost(AttentionCost):
         return index_key_bytes(self.settings.index_head_dim, self.settings.index_key_dtype)
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
-        return CacheShape(bytes_per_token=super().cache(dtypes).bytes_per_token + self.index_bytes_per_token)
+        return CacheShape(
+            bytes_per_token=super().cache(dtypes).bytes_per_token + self.index_bytes_per_token
+        )
 
     def selects_all(self, step: Step) -> bool:
         """Whether every block is selected: then nothing needs scores, only keys are cached."""

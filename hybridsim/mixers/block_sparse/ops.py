@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hybridsim.nn.attention import causal_mask
 from hybridsim.nn.library import operator
+from hybridsim.nn.precision import wide
 
 QUERIES_AT_ONCE = 64  # queries whose selected blocks are gathered together
 
@@ -113,6 +114,6 @@ def _attend(
     at = tokens.clamp(0, key.shape[1] - 1)
     chosen_keys, chosen_values = key[batch, at, head], value[batch, at, head]
     grouped = query.unflatten(2, (heads, -1))  # [B, T, H_kv, group, K]
-    scores = (grouped @ chosen_keys.mT).float() * scale
+    scores = wide(grouped @ chosen_keys.mT) * scale
     scores = scores.masked_fill(hidden[..., None, :], -torch.inf)
     return (scores.softmax(dim=-1).to(query.dtype) @ chosen_values).flatten(2, 3)

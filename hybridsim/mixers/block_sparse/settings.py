@@ -36,17 +36,25 @@ class BlockSparseAttentionSettings(AttentionSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(
-            index_head_dim=self.index_head_dim, block_size=self.block_size, topk_blocks=self.topk_blocks
+            index_head_dim=self.index_head_dim,
+            block_size=self.block_size,
+            topk_blocks=self.topk_blocks,
         )
         require_at_least(1, local_blocks=self.local_blocks)
         if self.local_blocks > self.topk_blocks:
-            raise bad_value("local_blocks", self.local_blocks, f"must be at most topk_blocks={self.topk_blocks}")
+            raise bad_value(
+                "local_blocks", self.local_blocks, f"must be at most topk_blocks={self.topk_blocks}"
+            )
         if self.index_num_heads != self.num_kv_heads:
             raise bad_value(
-                "index_num_heads", self.index_num_heads, f"must equal num_kv_heads={self.num_kv_heads}"
+                "index_num_heads",
+                self.index_num_heads,
+                f"must equal num_kv_heads={self.num_kv_heads}",
             )
         if self.window is not None:
-            raise bad_value("window", self.window, "block-sparse attention has no window; give null")
+            raise bad_value(
+                "window", self.window, "block-sparse attention has no window; give null"
+            )
         if self.index_key_dtype not in BYTES_PER_ELEMENT:
             raise unknown("index_key_dtype", self.index_key_dtype, BYTES_PER_ELEMENT, "dtype")
         if self.rope is not None:
@@ -62,4 +70,6 @@ class BlockSparseAttentionSettings(AttentionSettings):
         return self.block_size * self.topk_blocks
 
     def full_twin(self) -> AttentionSettings:
-        return AttentionSettings(**{f.name: getattr(self, f.name) for f in fields(AttentionSettings)})
+        return AttentionSettings(
+            **{f.name: getattr(self, f.name) for f in fields(AttentionSettings)}
+        )

@@ -41,7 +41,9 @@ class GatedDeltaNetCost(MixerCost):
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
         return CacheShape(
-            recurrent_bytes=int(bytes_of(s.num_v_heads * s.head_k_dim * s.head_v_dim, dtypes.state)),
+            recurrent_bytes=int(
+                bytes_of(s.num_v_heads * s.head_k_dim * s.head_v_dim, dtypes.state)
+            ),
             conv_bytes=int(bytes_of((s.conv_size - 1) * s.conv_channels, dtypes.conv_state)),
         )
 

@@ -14,6 +14,7 @@ from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.delta_rule import recurrent_delta_rule
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, l2_normalize
+from hybridsim.nn.precision import wide
 
 
 class GatedDeltaNet(SequenceMixer):
@@ -72,19 +73,19 @@ class GatedDeltaNet(SequenceMixer):
         sizes = (s.head_k_dim, s.head_k_dim, group * s.head_v_dim, group * s.head_v_dim)
         parts = self.in_proj_qkvz(x).unflatten(-1, (s.num_heads, -1)).split(sizes, dim=-1)
         mixed = torch.cat([part.flatten(-2) for part in parts[:3]], dim=-1)
-        mixed = self.conv1d(mixed, cache).float()
+        mixed = wide(self.conv1d(mixed, cache))
         q, k, v = mixed.split((s.key_dim, s.key_dim, s.value_dim), dim=-1)
         q, k = (t.unflatten(-1, (s.num_heads, s.head_k_dim)) for t in (q, k))
         q, k = l2_normalize(q) * s.head_k_dim**-0.5, l2_normalize(k)
         q, k = (t.repeat_interleave(group, dim=-2) for t in (q, k))
         v = v.unflatten(-1, (s.num_v_heads, s.head_v_dim))
-        z = parts[3].float().reshape(*x.shape[:2], s.num_v_heads, s.head_v_dim)
+        z = wide(parts[3]).reshape(*x.shape[:2], s.num_v_heads, s.head_v_dim)
         return q, k, v, z
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log decay and write strength, [B, T, HV] in float32."""
         s = self.settings
-        parts = self.in_proj_ba(x).float().unflatten(-1, (s.num_heads, 2, -1))
+        parts = wide(self.in_proj_ba(x)).unflatten(-1, (s.num_heads, 2, -1))
         b, a = (part.flatten(-2) for part in parts.unbind(-2))
-        g = -self.A_log.float().exp() * F.softplus(a + self.dt_bias.float())
+        g = -wide(self.A_log).exp() * F.softplus(a + wide(self.dt_bias))
         return g, b.sigmoid()

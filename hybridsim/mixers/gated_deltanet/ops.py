@@ -28,7 +28,5 @@ def chunk_gated_delta_rule(
     # The decay from j to i is one number a pair, so it multiplies the plain scores.
     future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
     kept = (decay - decay.mT).masked_fill(future, -torch.inf).exp()
-    out, state = scan_chunks(
-        q, k, v, decay, chunk_beta, q @ k.mT * kept, k @ k.mT * kept, state
-    )
+    out, state = scan_chunks(q, k, v, decay, chunk_beta, q @ k.mT * kept, k @ k.mT * kept, state)
     return from_chunks(out, tokens), state

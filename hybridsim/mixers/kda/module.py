@@ -14,6 +14,7 @@ from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.delta_rule import recurrent_delta_rule
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, l2_normalize
+from hybridsim.nn.precision import wide
 
 
 class KimiDeltaAttention(SequenceMixer):
@@ -70,21 +71,21 @@ class KimiDeltaAttention(SequenceMixer):
         """Return q, k, v in float32, [B, T, H, K] each; q and k normalised, q scaled."""
         s = self.settings
         mixed = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
-        mixed = self.conv1d(mixed, cache).float().unflatten(-1, (3, s.num_heads, s.head_dim))
+        mixed = wide(self.conv1d(mixed, cache)).unflatten(-1, (3, s.num_heads, s.head_dim))
         q, k, v = mixed.unbind(-3)
         return l2_normalize(q) * s.head_dim**-0.5, l2_normalize(k), v
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log decay [B, T, H, K] and write strength [B, T, H], in float32."""
         s = self.settings
-        raw = self.f_b_proj(self.f_a_proj(x)).float() + self.dt_bias.float()
-        rate = self.A_log.float().exp()[:, None]
+        raw = wide(self.f_b_proj(self.f_a_proj(x))) + wide(self.dt_bias)
+        rate = wide(self.A_log).exp()[:, None]
         g = -rate * F.softplus(raw).unflatten(-1, (s.num_heads, s.head_dim))
-        return g, self.b_proj(x).float().sigmoid()
+        return g, wide(self.b_proj(x)).sigmoid()
 
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the layer's output from the heads' [B, T, H, K]."""
-        gate = self.g_b_proj(self.g_a_proj(x)).float().view_as(out)
+        gate = wide(self.g_b_proj(self.g_a_proj(x))).view_as(out)
         gated = (self.o_norm(out) * gate.sigmoid()).to(x.dtype)
         projected: Tensor = self.o_proj(gated.flatten(-2))
         return projected

@@ -47,9 +47,7 @@ def decayed_scores(
         torch.cat((_below(rows, k, decay, block), _on(rows, k, decay, block)), dim=-1)
         for block in range(blocks)
     ]
-    padded = [
-        torch.cat((x, x.new_zeros(*x.shape[:-1], size - x.shape[-1])), dim=-1) for x in below
-    ]
+    padded = [torch.cat((x, x.new_zeros(*x.shape[:-1], size - x.shape[-1])), dim=-1) for x in below]
     both = torch.cat(padded, dim=-3)  # [B, H, N, C, 2, C]
     return both[..., 0, :], both[..., 1, :]
 

@@ -12,6 +12,7 @@ from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, RecurrentCache
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.precision import wide
 
 
 class LightningAttention(SequenceMixer):
@@ -43,9 +44,9 @@ class LightningAttention(SequenceMixer):
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         # The checkpoint's order: for each head its q, k and v.
-        mixed = PLAIN[s.activation](self.qkv_proj(x)).float()
+        mixed = wide(PLAIN[s.activation](self.qkv_proj(x)))
         q, k, v = mixed.unflatten(-1, (s.num_heads, 3 * s.head_dim)).chunk(3, dim=-1)
-        slopes = self.slopes.float()
+        slopes = wide(self.slopes)
         state = cache.state if cache is not None else None
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_dim, s.head_dim)
@@ -56,6 +57,6 @@ class LightningAttention(SequenceMixer):
             out, state = chunk_lightning(q, k, v, slopes, state, s.chunk_size)
         if cache is not None:
             cache.state = state
-        gate = self.output_gate(x).float().sigmoid()
+        gate = wide(self.output_gate(x)).sigmoid()
         projected: Tensor = self.o_proj((self.o_norm(out.flatten(-2)) * gate).to(x.dtype))
         return projected

@@ -26,22 +26,33 @@ def naive_lightning(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
     v: Float[Tensor, "B T H V"],
-    slopes: Float[Tensor, "H"],
+    slopes: Float[Tensor, H],
     state: State,
 ) -> tuple[Float[Tensor, "B T H V"], State]:
-    """Return outputs and last state, token by token."""
-    outputs = []
-    for t in range(q.shape[1]):
-        out, state = recurrent_lightning(q[:, t], k[:, t], v[:, t], slopes, state)
-        outputs.append(out)
-    return torch.stack(outputs, dim=1), state
+    """Return outputs and last state as sums over all earlier tokens, without a recurrence.
+
+        o_t = exp(-s t) S_0^T q_t + sum_{r <= t} exp(-s (t - r)) (q_t . k_r) v_r,    t = 1 .. T
+
+    The reference that the other forms are tested against; quadratic.
+    """
+    tokens = q.shape[1]
+    position = torch.arange(1, tokens + 1, dtype=q.dtype, device=q.device)
+    distance = position[:, None] - position[None]
+    decay = torch.exp(-slopes[:, None, None] * distance).tril()  # [H, T, T]
+    scores = torch.einsum("bthk,brhk->bhtr", q, k) * decay
+    grown = torch.exp(-slopes[:, None] * position)  # [H, T]
+    before = torch.einsum("bthk,bhkv,ht->bthv", q, state, grown)
+    out = torch.einsum("bhtr,brhv->bthv", scores, v) + before
+    left = torch.exp(-slopes[:, None] * (tokens - position))  # [H, T]
+    new_state = torch.einsum("brhk,brhv,hr->bhkv", k, v, left)
+    return out, state * grown[:, -1, None, None] + new_state
 
 
 def recurrent_lightning(
     q: Float[Tensor, "B H K"],
     k: Float[Tensor, "B H K"],
     v: Float[Tensor, "B H V"],
-    slopes: Float[Tensor, "H"],
+    slopes: Float[Tensor, H],
     state: State,
 ) -> tuple[Float[Tensor, "B H V"], State]:
     """Return one token's output and the state after it."""
@@ -54,7 +65,7 @@ def chunk_lightning(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
     v: Float[Tensor, "B T H V"],
-    slopes: Float[Tensor, "H"],
+    slopes: Float[Tensor, H],
     state: State,
     chunk_size: int,
 ) -> tuple[Float[Tensor, "B T H V"], State]:

@@ -28,7 +28,9 @@ class LightningAttentionSettings(MixerSettings):
     chunk_size: int = 256
 
     def __post_init__(self) -> None:
-        require_positive(num_heads=self.num_heads, head_dim=self.head_dim, chunk_size=self.chunk_size)
+        require_positive(
+            num_heads=self.num_heads, head_dim=self.head_dim, chunk_size=self.chunk_size
+        )
         require_choice("activation", self.activation, ("silu", "gelu"))
 
     @property

@@ -11,6 +11,7 @@ from hybridsim.mixers.sparse_mla.ops import index_scores, select_tokens, selecte
 from hybridsim.mixers.sparse_mla.settings import SparseLatentAttentionSettings
 from hybridsim.nn.cache import LatentCache, LayerCache, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace
+from hybridsim.nn.precision import wide
 from hybridsim.nn.quantize import dequantize, quantize
 from hybridsim.nn.rope import RotaryEmbedding
 
@@ -70,16 +71,15 @@ class LightningIndexer(nn.Module):
             rope = replace(s.rope, rotary_dim=s.qk_rope_head_dim)
             self.rope = RotaryEmbedding(rope, s.index_head_dim, interleaved=False)
 
-    def forward(
-        self, x: Tensor, query_latent: Tensor, keys: Tensor, past_tokens: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, query_latent: Tensor, keys: Tensor, past_tokens: int) -> Tensor:
         """Return scores [B, T, S] in float32 of all tokens, by their keys, for the new ones."""
         s = self.settings
         query = self.q_proj(query_latent).unflatten(-1, (s.index_num_heads, s.index_head_dim))
         if self.rope is not None:
             query = self.rope(query, past_tokens)
-        weight = self.weights_proj(x).float() * (s.index_num_heads * s.index_head_dim) ** -0.5
-        return index_scores(query.float(), keys, weight)
+        weight = wide(self.weights_proj(x)) * (s.index_num_heads * s.index_head_dim) ** -0.5
+        query = wide(query)
+        return index_scores(query, keys.to(query.dtype), weight)
 
     def remember(self, x: Tensor, cache: LatentCache | None, past_tokens: int) -> Tensor:
         """Return the keys of all tokens, [B, S, K] in float32, the new ones now in the cache."""
@@ -89,7 +89,7 @@ class LightningIndexer(nn.Module):
         if self.settings.index_key_dtype != "fp8":
             if cache is not None and cache.index_keys is not None:
                 key = cache.index_keys.append(key)
-            return key.float()
+            return wide(key)
         rounded, scales = quantize(key)
         if cache is not None and cache.index_keys is not None and cache.index_scales is not None:
             rounded, scales = cache.index_keys.append(rounded), cache.index_scales.append(scales)

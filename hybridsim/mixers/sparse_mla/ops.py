@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hybridsim.nn.attention import causal_mask
 from hybridsim.nn.library import operator
+from hybridsim.nn.precision import wide
 
 QUERIES_AT_ONCE = 64  # queries whose selected latents are gathered together
 
@@ -80,6 +81,6 @@ def selected_attention(
 def _attend(query: Tensor, latents: Tensor, tokens: Tensor, value_dim: int, scale: float) -> Tensor:
     batch = torch.arange(latents.shape[0], device=latents.device)[:, None, None]
     chosen = latents[batch, tokens.clamp(min=0)]  # [B, T, k, W]
-    scores = (query @ chosen.mT).float() * scale  # [B, T, H, k]
+    scores = wide(query @ chosen.mT) * scale  # [B, T, H, k]
     scores = scores.masked_fill((tokens < 0)[..., None, :], -torch.inf)
     return scores.softmax(dim=-1).to(query.dtype) @ chosen[..., :value_dim]

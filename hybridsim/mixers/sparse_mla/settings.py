@@ -37,12 +37,16 @@ class SparseLatentAttentionSettings(MultiHeadLatentAttentionSettings):
             index_topk=self.index_topk,
         )
         if self.q_lora_rank is None:
-            raise bad_value("q_lora_rank", None, "the indexer reads the query's bottleneck; give a rank")
+            raise bad_value(
+                "q_lora_rank", None, "the indexer reads the query's bottleneck; give a rank"
+            )
         if self.index_key_dtype not in BYTES_PER_ELEMENT:
             raise unknown("index_key_dtype", self.index_key_dtype, BYTES_PER_ELEMENT, "dtype")
         if self.rope is not None and self.index_head_dim < self.qk_rope_head_dim:
             raise bad_value(
-                "index_head_dim", self.index_head_dim, f"must be at least qk_rope_head_dim={self.qk_rope_head_dim}"
+                "index_head_dim",
+                self.index_head_dim,
+                f"must be at least qk_rope_head_dim={self.qk_rope_head_dim}",
             )
 
     @property

@@ -1,0 +1,48 @@
+# The words a developer needs; `make profile` and `make test` are the README's two commands.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SPEC ?= kimi_linear
+ARGS ?=
+WORKERS ?= auto
+
+.PHONY: profile test test-gpu check format bench wheel clean
+
+profile: $(VENV)/installed  ## run the main job: make profile SPEC=qwen3_next ARGS="hardware=h100"
+	$(BIN)/hybridsim profile spec=$(SPEC) $(ARGS)
+
+test: $(VENV)/installed  ## run the tests: make test ARGS="tests/test_costs.py -k kimi"
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-gpu: $(VENV)/installed  ## run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+check: $(VENV)/installed  ## formatting, lint, strict types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed  ## format and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed  ## speed of the closed forms and of the counters
+	$(BIN)/python benchmarks/closed_forms.py
+
+# Built and installed as a user gets it, then tried from an empty folder.
+wheel: $(VENV)/installed
+	rm -rf build/wheel
+	$(BIN)/python -m build --wheel --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt build/wheel/*.whl pytest
+	cd build/wheel && HYBRIDSIM_TESTS_INSTALLED=1 venv/bin/python -m pytest -q -c /dev/null \
+	  --rootdir=. -p no:cacheprovider ../../tests/cli
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist

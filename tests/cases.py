@@ -1,0 +1,156 @@
+"""Small settings of every mixer, and a spec that uses what the shipped ones do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybridsim.components import RopeSettings
+from hybridsim.mixers import MixerSettings, settings_class
+
+ROPE = RopeSettings(rotary_dim=8)
+LATENT: dict[str, Any] = {
+    "num_heads": 3,
+    "kv_lora_rank": 24,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+}
+YARN = RopeSettings(
+    interleaved=True, scaling="yarn", factor=4, original_context=32, mscale=1, mscale_all_dim=1
+)
+
+
+def _case(kind: str, **fields: Any) -> MixerSettings:
+    return settings_class(kind)(**fields)
+
+
+MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
+    "attention": {
+        "gqa": _case("attention", num_heads=6, num_kv_heads=2, head_dim=16, rope=ROPE),
+        "mha_bias": _case("attention", num_heads=2, num_kv_heads=2, head_dim=16, bias=True),
+        "gate_norm": _case(
+            "attention",
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=16,
+            qk_norm="head",
+            output_gate=True,
+            rope=ROPE,
+        ),
+        "full_norm": _case("attention", num_heads=4, num_kv_heads=2, head_dim=16, qk_norm="full"),
+        "window": _case(
+            "attention", num_heads=4, num_kv_heads=2, head_dim=16, window=10, rope=ROPE
+        ),
+    },
+    "mla": {
+        "direct": _case("mla", **LATENT),
+        "bottleneck_yarn": _case("mla", **LATENT, q_lora_rank=20, rope=YARN),
+    },
+    "sparse_mla": {
+        "fp8": _case(
+            "sparse_mla",
+            **LATENT,
+            q_lora_rank=20,
+            rope=YARN,
+            index_num_heads=4,
+            index_head_dim=16,
+            index_topk=16,
+        ),
+        "fp32_keys": _case(
+            "sparse_mla",
+            **LATENT,
+            q_lora_rank=20,
+            index_num_heads=2,
+            index_head_dim=16,
+            index_topk=7,
+            index_key_dtype="fp32",
+        ),
+    },
+    "block_sparse": {
+        "blocks": _case(
+            "block_sparse",
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=16,
+            qk_norm="head",
+            rope=ROPE,
+            index_num_heads=2,
+            index_head_dim=16,
+            block_size=8,
+            topk_blocks=3,
+            index_key_dtype="fp32",
+        ),
+        "two_local": _case(
+            "block_sparse",
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=16,
+            index_num_heads=1,
+            index_head_dim=16,
+            block_size=5,
+            topk_blocks=4,
+            local_blocks=2,
+            index_key_dtype="fp32",
+        ),
+    },
+    "gated_deltanet": {
+        "grouped": _case(
+            "gated_deltanet", num_heads=2, num_v_heads=4, head_k_dim=16, head_v_dim=8, chunk_size=16
+        ),
+        "equal_heads": _case(
+            "gated_deltanet", num_heads=2, num_v_heads=2, head_k_dim=8, head_v_dim=16
+        ),
+    },
+    "kda": {
+        "chunk32": _case("kda", num_heads=2, head_dim=16, gate_rank=8, chunk_size=32),
+        "chunk64": _case("kda", num_heads=3, head_dim=8, gate_rank=8),
+    },
+    "lightning": {
+        "chunk16": _case("lightning", num_heads=4, head_dim=16, chunk_size=16),
+        "chunk256": _case("lightning", num_heads=2, head_dim=8),
+    },
+}
+
+ALL_CASES = [
+    (f"{kind}-{name}", settings)
+    for kind, cases in MIXER_CASES.items()
+    for name, settings in cases.items()
+]
+
+# Attention beside a recurrent mixer in one layer, a window, an MLP as its own layer without a gate,
+# biases, tied embeddings, and layers without a feed-forward.
+UNUSUAL_SPEC: dict[str, Any] = {
+    "name": "unusual",
+    "hidden_size": 48,
+    "num_layers": 6,
+    "vocab_size": 96,
+    "native_context": 512,
+    "layer_pattern": "P M S M P F",
+    "ffn_pattern": "D . E . D .",
+    "mixers": {
+        "F": {"kind": "attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "bias": True},
+        "S": {"kind": "attention", "num_heads": 4, "num_kv_heads": 1, "head_dim": 16, "window": 9},
+        "L": {
+            "kind": "gated_deltanet",
+            "num_heads": 2,
+            "num_v_heads": 4,
+            "head_k_dim": 8,
+            "head_v_dim": 8,
+        },
+    },
+    "parallel": {"P": "FL"},
+    "ffns": {
+        "D": {"kind": "dense", "intermediate_size": 64},
+        "M": {"kind": "dense", "intermediate_size": 80, "activation": "relu2", "gated": False},
+        "E": {
+            "kind": "moe",
+            "num_experts": 6,
+            "num_experts_per_tok": 2,
+            "intermediate_size": 24,
+            "num_shared_experts": 2,
+            "shared_intermediate_size": 16,
+            "shared_expert_gate": True,
+        },
+    },
+    "tie_word_embeddings": True,
+}

@@ -1,0 +1,256 @@
+"""The command line as people use it: processes in an empty folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+FAST = ["flops.count=false", "pictures=false", "contexts=[4096]"]
+
+
+def run(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hybridsim.__main__", *args]
+    found = os.environ | {"COLUMNS": "160", **env}
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env=found, check=False
+    )
+
+
+def ok(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    done = run(folder, *args, **env)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def only_run(folder: Path, command: str) -> Path:
+    (made,) = (folder / "outputs" / command).iterdir()
+    return made
+
+
+WRONG = {
+    "bad letter": (["spec.layer_pattern=(LLQF)*6 LLF"], "letter 'Q' at position 4"),
+    "bad character": (["spec.layer_pattern=LL-F"], "bad character '-'"),
+    "unbalanced group": (["spec.layer_pattern=(LLLF*6 LLF"], "unbalanced '(' at position 1"),
+    "closed too often": (["spec.layer_pattern=LLLF)*6"], "unbalanced ')' at position 5"),
+    "length": (["spec.layer_pattern=LLLF*3"], "expands to 12 letters, but num_layers is 27"),
+    "empty pattern": (["spec.layer_pattern="], "empty; give one letter a layer"),
+    "heads": (
+        ["spec=qwen3_next", "spec.mixers.F.num_kv_heads=3"],
+        "must be a multiple of num_kv_heads=3",
+    ),
+    "top-k": (["spec.ffns.E.num_experts_per_tok=300"], "must be at most num_experts=256"),
+    "groups": (["spec=deepseek_v3", "spec.ffns.E.topk_groups=9"], "must be at most num_groups=8"),
+    "rank 0": (["spec.mixers.F.kv_lora_rank=0"], "kv_lora_rank=0: must be at least 1"),
+    "rotary": (["spec=minimax_m1", "spec.mixers.F.rope.rotary_dim=63"], "must be an even number"),
+    "unknown spec": (["spec=kimi_liner"], "no such spec; did you mean 'kimi_linear'?"),
+    "unknown hardware": (["hardware=h20O"], "no such hardware; did you mean 'h20'?"),
+    "unknown workload": (["workload=chta"], "no such workload; did you mean 'chat'?"),
+    "unknown key": (["contxts=[1]"], "contxts: no such key"),
+    "unknown field": (["+spec.mixers.L.headdim=3"], "no such field; did you mean 'head_dim'?"),
+    "unknown kind": (["spec.mixers.L.kind=kdaa"], "no such kind; did you mean 'kda'?"),
+    "negative context": (["contexts=[-5]"], "contexts=[-5]: -5 must be at least 1"),
+    "not a list": (["contexts=4096"], "expected a list, each an integer"),
+    "not an integer": (["spec.hidden_size=wide"], "spec.hidden_size=wide: expected an integer"),
+    "not a switch": (["pictures=maybe"], "pictures=maybe: expected true or false"),
+    "not YAML": (["spec=broken"], "is not YAML"),
+    "not a mapping": (["spec=list"], "must hold a mapping of fields"),
+    "missing field": (["spec=part"], "spec.num_layers: missing; give an integer"),
+    "dtype": (["dtypes.kv=fp6"], "dtypes.kv=fp6: no such dtype"),
+    "no rate": (["dtypes.weights=fp4"], "h200 has no fp4 rate"),
+    "format": (["format=xml"], "format=xml: no such format (known: json, text)"),
+    "batch": (["batch_sizes=[]"], "batch_sizes=[]: give at least one number"),
+    "utilization": (["memory_utilization=1.5"], "must be above 0, at most 1"),
+    "workload sizes": (
+        ["workload.prompt_tokens=9000"],
+        "must be at least prompt_tokens + output_tokens",
+    ),
+    "syntax": (["contexts=[1,2"], "contexts=[1,2: not an override Hydra can read"),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong_specs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("specs")
+    (folder / "broken.yaml").write_text("name: [broken\n  x: {")
+    (folder / "list.yaml").write_text("- 1\n- 2\n")
+    (folder / "part.yaml").write_text("name: part\nhidden_size: 64\n")
+    return folder
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_is_one_line(name: str, tmp_path: Path, wrong_specs: Path) -> None:
+    args, message = WRONG[name]
+    done = run(tmp_path, "profile", *FAST[:2], *args, HYBRIDSIM_SPECS=str(wrong_specs))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("hybridsim profile: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_command_has_a_near_miss(tmp_path: Path) -> None:
+    done = run(tmp_path, "profil")
+    assert done.returncode == 1
+    assert "no command 'profil'; did you mean 'profile'?" in done.stderr
+
+
+def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
+    done = ok(
+        tmp_path,
+        "profile",
+        "spec=kimi_linear",
+        "format=json",
+        "contexts=[4096]",
+        "batch_sizes=[1,8]",
+    )
+    document = json.loads(done.stdout)
+    assert document["parameters"]["total"] == 49_122_675_072
+    assert document["flops"]["closed_form"] == document["flops"]["fvcore"]
+    assert [point["batch_size"] for point in document["points"]] == [1, 8]
+    folder = only_run(tmp_path, "profile")
+    assert json.loads((folder / "profile.json").read_text()) == document
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"cache.png", "latency.png", "breakdown.png", "nodes.csv", "nodes.parquet"}
+    nodes = pd.read_parquet(folder / "nodes.parquet")
+    assert nodes["parameters"].sum() == 49_122_675_072
+    assert len(pd.read_csv(folder / "nodes.csv")) == len(nodes)
+
+
+def test_the_terminal_report(tmp_path: Path) -> None:
+    done = ok(tmp_path, "profile", "spec=kimi_linear", *FAST)
+    for text in ("49,122,675,072", "8,064 B", "43,417,600 B", "1,884", "modelled", "Kimi Delta"):
+        assert text in done.stdout
+    assert "written to outputs" in done.stderr.replace(str(tmp_path) + "/", "")
+
+
+def test_every_field_is_an_override(tmp_path: Path) -> None:
+    changes = [
+        "spec.layer_pattern=(LLLLLLLLF)*3",
+        "spec.mixers.L.chunk_size=128",
+        "hardware=mi300x",
+        "hardware.num_devices=2",
+        "dtypes.kv=fp8",
+        "workload.concurrency=3",
+    ]
+    document = json.loads(ok(tmp_path, "profile", *changes, *FAST, "format=json").stdout)
+    assert document["spec"]["layer_pattern"] == "LLLLLLLLF" * 3
+    assert document["cache"]["kv_bytes_per_token"] == 3 * 576
+    assert document["hardware"]["num_devices"] == 2
+    assert document["workload"]["concurrency"] == 3
+    # Hydra's own quotes, which `quote_patterns` put around the pattern.
+    assert document["overrides"][0] == "spec.layer_pattern='(LLLLLLLLF)*3'"
+
+
+def test_a_users_folder_of_specs(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "sparse.yaml").write_text(
+        "defaults: [kimi_linear, _self_]\nname: sparse\nlayer_pattern: L*26 F\n"
+    )
+    done = ok(tmp_path, "profile", "spec=sparse", *FAST, "format=json", HYBRIDSIM_SPECS=str(folder))
+    assert json.loads(done.stdout)["cache"]["kv_bytes_per_token"] == 1152
+
+
+def test_a_sweep_gathers_one_comparison(tmp_path: Path) -> None:
+    done = ok(
+        tmp_path,
+        "profile",
+        "-m",
+        "spec=kimi_linear,qwen3_next",
+        "workload=chat,agent_128k",
+        "format=json",
+        "flops.count=false",
+        "contexts=[4096]",
+    )
+    document = json.loads(done.stdout)
+    assert document["schema"] == "hybridsim/comparison/1"
+    pairs = [(row["spec"], row["workload"]) for row in document["rows"]]
+    assert pairs == [
+        ("kimi_linear", "chat"),
+        ("kimi_linear", "agent_128k"),
+        ("qwen3_next", "chat"),
+        ("qwen3_next", "agent_128k"),
+    ]
+    folder = only_run(tmp_path, "profile")
+    assert (folder / "comparison.png").stat().st_size > 10_000
+    assert len(pd.read_parquet(folder / "comparison.parquet")) == 4
+    assert (folder / "3" / "profile.json").is_file()
+
+
+def test_a_failed_job_loses_nothing_of_the_sweep(tmp_path: Path) -> None:
+    done = run(tmp_path, "profile", "-m", "spec.vocab_size=100,-1,200", *FAST)
+    assert done.returncode == 1
+    assert "job 1 failed: spec.vocab_size=-1: must be at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    rows = json.loads((only_run(tmp_path, "profile") / "comparison.json").read_text())["rows"]
+    assert len(rows) == 2
+
+
+def test_describe(tmp_path: Path) -> None:
+    done = ok(tmp_path, "describe", "spec=minimax_m3")
+    for text in ("FFFXXX", "block-sparse GQA", "426,174,565,632", "4-60"):
+        assert text in done.stdout
+    folder = only_run(tmp_path, "describe")
+    assert (folder / "graph.svg").read_text().startswith("<svg")
+    assert (folder / "graph.mmd").read_text().startswith("flowchart TD")
+    svg = ok(tmp_path, "describe", "spec=kimi_linear_tiny", "format=svg").stdout
+    assert svg.startswith("<svg")
+    mermaid = ok(tmp_path, "describe", "spec=kimi_linear_tiny", "format=mermaid").stdout
+    assert "layers_0_mixer_norm --> layers_0_mixers_L" in mermaid
+
+
+@pytest.mark.parametrize(
+    ("args", "forbidden"),
+    [
+        (["--help"], {"torch", "hydra", "omegaconf"}),
+        (["profile", "--help"], {"torch", "pandas", "matplotlib"}),
+        (["describe", "--help"], {"torch", "pandas", "matplotlib"}),
+        (["profile", "--cfg", "job"], {"torch", "pandas", "matplotlib"}),
+        (["describe", "spec=qwen3_next"], {"torch", "matplotlib"}),
+        (["profile", "flops.count=false", "pictures=false"], {"torch", "matplotlib"}),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(
+    args: list[str], forbidden: set[str], tmp_path: Path
+) -> None:
+    script = (
+        "import sys; sys.argv = ['hybridsim', *sys.argv[1:]]\n"
+        "from hybridsim.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    print('IMPORTED', *sorted(m for m in sys.modules if '.' not in m))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *args],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    imported = set(done.stdout.rpartition("IMPORTED")[2].split())
+    assert imported & forbidden == set()
+
+
+def test_help_names_commands_groups_and_options(tmp_path: Path) -> None:
+    for name in ("describe", "profile", "--multirun"):
+        assert name in ok(tmp_path, "--help").stdout
+    text = ok(tmp_path, "profile", "--help").stdout
+    for name in ("kimi_linear", "h200", "agent_128k", "contexts", "memory_utilization"):
+        assert name in text
+
+
+def test_completion_offers_commands_and_options(tmp_path: Path) -> None:
+    def offered(line: str) -> list[str]:
+        done = ok(tmp_path, "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
+        return done.stdout.split()
+
+    assert "profile" in offered("hybridsim pro")
+    assert "spec=qwen3_next" in offered("hybridsim profile spec=qwen3_n")
+    assert "hardware=h200" in offered("hybridsim profile hardware=h2")

@@ -1,0 +1,35 @@
+"""Shared fixtures: facts with their sources, and uninitialised memory that shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # tests run beside each other
+
+FACTS = Path(__file__).parent / "facts"
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory() -> Any:
+    """Fill uninitialised tensors with NaN, so that reading one fails a test."""
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def models() -> dict[str, Any]:
+    """Published figures by spec, see tests/facts/models.json for their sources."""
+    return json.loads((FACTS / "models.json").read_text())["models"]
+
+
+@pytest.fixture(scope="session")
+def full_square() -> dict[str, Any]:
+    """Published full-square FLOPs at 4,096 tokens, in TFLOP."""
+    return json.loads((FACTS / "models.json").read_text())["full_square_flops_at_4096"]

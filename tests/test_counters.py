@@ -1,0 +1,81 @@
+"""Closed form == fvcore == torch's counter, on every shipped spec; and what is not known is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cases import UNUSUAL_SPEC
+from torch import nn
+
+from hybridsim import load_spec
+from hybridsim.conventions import FULL_SQUARE, FlopConventions
+from hybridsim.cost.model import ModelCosts
+from hybridsim.counters import operators
+from hybridsim.counters.flop_counter import count_decomposed, count_flop_counter
+from hybridsim.counters.fvcore_count import count_fvcore, count_module
+from hybridsim.errors import UncountedOperatorError
+from hybridsim.graph import build_graph
+from hybridsim.spec.load import spec_names
+from hybridsim.spec.parse import parse_spec
+from hybridsim.steps import Step, decode, prefill
+
+SPECS: list[Any] = [*spec_names(), UNUSUAL_SPEC]
+IDS = [*spec_names(), "unusual"]
+STEPS = [prefill(4096), prefill(77), decode(4096), decode(50), Step(33, 100)]
+STEP_IDS = ["prefill4096", "prefill77", "decode4096", "decode50", "continue33"]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
+@pytest.mark.parametrize("spec", SPECS, ids=IDS)
+def test_three_ways_agree(spec: Any, step: Step) -> None:
+    graph = build_graph(parse_spec(spec) if isinstance(spec, dict) else load_spec(spec))
+    costs = ModelCosts.of(graph)
+    # To the unit: the bar is 0.5 %, but nothing here is approximate.
+    for conventions in (FlopConventions(), FULL_SQUARE):
+        wanted = costs.forward_flops(step, conventions)
+        assert count_fvcore(graph, step, conventions) == wanted
+        assert count_flop_counter(graph, step, conventions) == wanted
+
+
+@pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
+@pytest.mark.parametrize("name", spec_names())
+def test_full_squares_are_what_torch_counts_in_the_parts(name: str, step: Step) -> None:
+    """No rule of ours but that of grouped products: our operators are taken apart."""
+    graph = build_graph(load_spec(name))
+    assert count_decomposed(graph, step) == ModelCosts.of(graph).forward_flops(step, FULL_SQUARE)
+
+
+def test_batches_and_last_logits_are_counted_too() -> None:
+    graph = build_graph(load_spec("kimi_linear_tiny"))
+    served = FlopConventions(logits="last")
+    wanted = 3 * ModelCosts.of(graph).forward_flops(prefill(100), served)
+    assert count_fvcore(graph, prefill(100), served, batch_size=3) == wanted
+    assert count_flop_counter(graph, prefill(100), served, batch_size=3) == wanted
+
+
+@pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "minimax_m3_tiny"])
+@pytest.mark.parametrize("rule", ["hybridsim::grouped_linear", "aten::linear"])
+def test_without_a_rule_there_is_an_error_not_a_zero(
+    name: str, rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(operators.RULES, rule)
+    graph = build_graph(load_spec(name))
+    with pytest.raises(UncountedOperatorError, match=rule):
+        count_fvcore(graph, prefill(32), FlopConventions())
+
+
+def test_an_operator_nobody_listed_is_an_error() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft(x).real
+
+    with pytest.raises(UncountedOperatorError, match=r"operators=aten::fft_fft"):
+        count_module(Spectrum(), (torch.zeros(4, 8),), FlopConventions())
+
+
+def test_fvcore_counts_two_flops_a_multiply_add() -> None:
+    layer = nn.Linear(8, 16, bias=False)
+    counted = count_module(layer, (torch.zeros(4, 8),), FlopConventions())
+    assert sum(counted.values()) == 2 * 4 * 8 * 16

@@ -1,0 +1,157 @@
+"""Chunked == recurrent == reference, in outputs and gradients, at odd lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from closeness import assert_close
+from torch import Tensor
+
+from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
+from hybridsim.mixers.kda.ops import chunk_kda
+from hybridsim.mixers.lightning.ops import chunk_lightning, naive_lightning, recurrent_lightning
+from hybridsim.nn.delta_rule import naive_delta_rule, recurrent_delta_rule
+
+LENGTHS = (1, 2, 15, 16, 63, 64, 65, 130)
+B, H, K, V = 2, 3, 16, 8
+Inputs = dict[str, Tensor]
+Form = Callable[[Inputs], tuple[Tensor, Tensor]]
+
+
+def delta_inputs(tokens: int, decays: int, strongest_decay: float = 1.0) -> Inputs:
+    """Return float64 inputs as the mixers make them: normalised keys, g <= 0, beta in (0, 1)."""
+    generator = torch.Generator().manual_seed(tokens)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = {
+        "q": normal(B, tokens, H, K) / K**0.5,
+        "k": torch.nn.functional.normalize(normal(B, tokens, H, K), dim=-1),
+        "v": normal(B, tokens, H, V),
+        "g": -strongest_decay * normal(B, tokens, H, decays).abs(),
+        "beta": normal(B, tokens, H).sigmoid(),
+        "state": normal(B, H, K, V),
+    }
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+
+
+def step_by_step(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    state, outputs = inputs["state"], []
+    for t in range(inputs["q"].shape[1]):
+        token = [inputs[name][:, t] for name in ("q", "k", "v", "g", "beta")]
+        out, state = recurrent_delta_rule(*token, state)
+        outputs.append(out)
+    return torch.stack(outputs, dim=1), state
+
+
+def chunked_gdn(size: int) -> Form:
+    def form(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        plain = inputs | {"g": inputs["g"].squeeze(-1)}
+        return chunk_gated_delta_rule(**plain, chunk_size=size)
+
+    return form
+
+
+def compare(form: Form, reference: Form, make: Callable[[], Inputs]) -> None:
+    """Compare outputs, last state and the gradients of a random functional of both."""
+    results = []
+    for one in (form, reference):
+        inputs = make()
+        out, state = one(inputs)
+        generator = torch.Generator().manual_seed(1)
+        weights = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in (out, state)]
+        ((out * weights[0]).sum() + (state * weights[1]).sum()).backward()
+        gradients = {f"d{name}": x.grad for name, x in inputs.items() if x.grad is not None}
+        results.append({"out": out, "state": state} | gradients)
+    got, wanted = results
+    assert set(got) == set(wanted)
+    for name in wanted:
+        assert_close(name, got[name], wanted[name], 1e-9)
+
+
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_delta_rule_step_by_step_is_the_reference(tokens: int) -> None:
+    compare(step_by_step, lambda x: naive_delta_rule(**x), lambda: delta_inputs(tokens, K))
+
+
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_chunked_gated_deltanet_is_the_reference(tokens: int, size: int) -> None:
+    compare(chunked_gdn(size), lambda x: naive_delta_rule(**x), lambda: delta_inputs(tokens, 1))
+
+
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_chunked_kda_is_the_reference(tokens: int, size: int) -> None:
+    compare(
+        lambda x: chunk_kda(**x, chunk_size=size),
+        lambda x: naive_delta_rule(**x),
+        lambda: delta_inputs(tokens, K),
+    )
+
+
+def test_chunked_forms_at_a_thousand_tokens() -> None:
+    for decays, form in ((1, chunked_gdn(64)), (K, lambda x: chunk_kda(**x, chunk_size=64))):
+        inputs = delta_inputs(1000, decays, strongest_decay=0.05)
+        got, wanted = form(inputs), naive_delta_rule(**inputs)
+        assert_close("out", got[0], wanted[0], 1e-9)
+        assert_close("state", got[1], wanted[1], 1e-9)
+
+
+def test_kda_survives_decays_that_overflow_when_split() -> None:
+    # exp(-decay) alone overflows float32 after a few such tokens; the sub-blocks never form it.
+    inputs = {n: x.detach().float() for n, x in delta_inputs(65, K, strongest_decay=40.0).items()}
+    got = chunk_kda(**inputs, chunk_size=64)
+    wanted = naive_delta_rule(**{name: x.double() for name, x in inputs.items()})
+    # A chunk's decays sum to about -2000, whose float32 spacing is 1.2e-4: so is the exponents'.
+    assert_close("out", got[0].double(), wanted[0], 2e-4)
+    assert_close("state", got[1].double(), wanted[1], 2e-4)
+
+
+def lightning_inputs(tokens: int) -> Inputs:
+    generator = torch.Generator().manual_seed(tokens)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    return {
+        "q": normal(B, tokens, H, K),
+        "k": normal(B, tokens, H, K),
+        "v": normal(B, tokens, H, V),
+        "state": normal(B, H, K, V),
+    }
+
+
+SLOPES = torch.tensor([0.8, 0.1, 0.003], dtype=torch.float64)
+
+
+def lightning_step_by_step(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    state, outputs = inputs["state"], []
+    for t in range(inputs["q"].shape[1]):
+        q, k, v = (inputs[name][:, t] for name in ("q", "k", "v"))
+        out, state = recurrent_lightning(q, k, v, SLOPES, state)
+        outputs.append(out)
+    return torch.stack(outputs, dim=1), state
+
+
+@pytest.mark.parametrize("tokens", [*LENGTHS, 1000])
+def test_lightning_forms_are_the_reference(tokens: int) -> None:
+    reference = lambda x: naive_lightning(**x, slopes=SLOPES)  # noqa: E731
+    make = lambda: lightning_inputs(tokens)  # noqa: E731
+    compare(lightning_step_by_step, reference, make)
+    for size in (16, 256):
+        compare(
+            lambda x, c=size: chunk_lightning(**x, slopes=SLOPES, chunk_size=c), reference, make
+        )
+
+
+def test_short_chunks_keep_the_state_of_the_last_real_token() -> None:
+    # A steep slope and a nearly empty last chunk: padding must neither decay nor overflow the state.
+    inputs = {name: x.detach().float() for name, x in lightning_inputs(257).items()}
+    steep = torch.tensor([0.9, 0.9, 0.9])
+    got = chunk_lightning(**inputs, slopes=steep, chunk_size=256)
+    wanted = naive_lightning(**{n: x.double() for n, x in inputs.items()}, slopes=steep.double())
+    assert_close("state", got[1].double(), wanted[1], 1e-5)

@@ -1,0 +1,194 @@
+"""Specs: reading, inheritance, overrides, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases import UNUSUAL_SPEC
+
+from hybridsim import load_spec
+from hybridsim.errors import SpecError
+from hybridsim.spec.load import spec_names
+from hybridsim.spec.overrides import quote_patterns
+from hybridsim.spec.parse import parse_spec, spec_dict
+
+REFERENCE_SYSTEMS = (
+    "kimi_linear",
+    "qwen3_next",
+    "deepseek_v32",
+    "minimax_m1",
+    "minimax_m2",
+    "minimax_m3",
+)
+
+
+@pytest.mark.parametrize("name", spec_names())
+def test_shipped_specs_load_and_survive_a_round_trip(name: str) -> None:
+    spec = load_spec(name)
+    assert spec.name == name
+    assert spec.sources["config"]
+    assert parse_spec(spec_dict(spec)) == spec
+
+
+def test_every_reference_system_has_a_tiny_variant_of_its_structure() -> None:
+    for name in REFERENCE_SYSTEMS:
+        full, tiny = load_spec(name), load_spec(f"{name}_tiny")
+        for whole, small in ((full.mixers, tiny.mixers), (full.ffns, tiny.ffns)):
+            assert {k: s.kind for k, s in whole.items()} == {k: s.kind for k, s in small.items()}
+        assert set(tiny.layer_letters) == set(full.layer_letters)
+        assert set(tiny.ffn_letters) == set(full.ffn_letters)
+
+
+@pytest.mark.parametrize("name", ["kimi_linear", "qwen3_next", "deepseek_v32", "minimax_m3"])
+def test_patterns_are_the_published_ones(name: str, models: dict[str, Any]) -> None:
+    assert load_spec(name).layer_letters == models[name]["layer_pattern"]
+
+
+def test_kimi_linear_has_20_linear_and_7_full_layers() -> None:
+    letters = load_spec("kimi_linear").layer_letters
+    assert [i + 1 for i, letter in enumerate(letters) if letter == "F"] == [
+        4,
+        8,
+        12,
+        16,
+        20,
+        24,
+        27,
+    ]
+
+
+def test_overrides_reach_every_field() -> None:
+    spec = load_spec(
+        "kimi_linear",
+        [
+            "layer_pattern=(LLF)*9",
+            "mixers.L.chunk_size=128",
+            "norm.eps=1e-6",
+            "ffns.E.num_groups=4",
+            "ffns.E.topk_groups=2",
+            "residual.alpha=2",
+        ],
+    )
+    assert spec.layer_letters == "LLF" * 9
+    assert spec.mixers["L"].chunk_size == 128
+    assert spec.ffns["E"].num_groups == 4
+    assert (spec.norm.eps, spec.residual.alpha) == (1e-6, 2.0)
+
+
+def test_a_users_file_inherits_from_a_shipped_spec(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "defaults:\n  - kimi_linear\n  - _self_\nname: mine\nlayer_pattern: (LLLLLLLLF)*3\n"
+    )
+    assert load_spec(file).layer_letters == "LLLLLLLLF" * 3
+    assert load_spec(str(file), ["name=again"]).name == "again"
+
+
+def test_patterns_are_quoted_for_hydra() -> None:
+    given = ["spec.layer_pattern=(LF)*2,F*4", "layer_pattern='LF'", "spec.name=a", "x=(b"]
+    assert quote_patterns(given) == [
+        "spec.layer_pattern='(LF)*2','F*4'",
+        "layer_pattern='LF'",
+        "spec.name=a",
+        "x=(b",
+    ]
+    assert quote_patterns(["spec.layer_pattern=choice(LF,F)"]) == [
+        "spec.layer_pattern=choice(LF,F)"
+    ]
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Return the unusual spec with changes, `a__b=c` for nested fields."""
+    spec = copy.deepcopy(UNUSUAL_SPEC)
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        at = spec
+        for parent in parents:
+            at = at[parent]
+        at[last] = value
+    return spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 0}, r"spec\.hidden_size=0: must be at least 1"),
+        ({"hidden_size": "48"}, r"spec\.hidden_size=48: expected an integer"),
+        ({"hidden_size": True}, r"spec\.hidden_size=True: expected an integer"),
+        ({"hidden": 48}, r"spec\.hidden: no such field; did you mean 'hidden_size'\?"),
+        (
+            {"layer_pattern": "P M S Q P F"},
+            r"spec\.layer_pattern=.*letter 'Q' at position 7 \(layer 4\)",
+        ),
+        (
+            {"ffn_pattern": "D D E . D ."},
+            r"spec\.ffn_pattern=.*layer 2 is the feed-forward M itself",
+        ),
+        ({"ffn_pattern": "D . E . D F"}, r"letter 'F' at position 11 \(layer 6\) is not defined"),
+        ({"mixers": {"F": {"num_heads": 4}}}, r"spec\.mixers\.F\.kind: missing \(known: attention"),
+        ({"mixers__F__kind": "attn"}, r"spec\.mixers\.F\.kind=attn: no such kind"),
+        (
+            {"mixers__F__num_kv_heads": 3},
+            r"spec\.mixers\.F\.num_heads=4: must be a multiple of num_kv",
+        ),
+        ({"mixers__S__window": 0}, r"spec\.mixers\.S\.window=0: must be at least 1"),
+        ({"mixers__L__num_v_heads": 3}, r"num_v_heads=3: must be a multiple of num_heads=2"),
+        ({"mixers__FF": {"kind": "attention"}}, r"spec\.mixers\.FF\."),
+        (
+            {"ffns__E__num_experts_per_tok": 7},
+            r"num_experts_per_tok=7: must be at most num_experts=6",
+        ),
+        ({"ffns__E__num_groups": 4}, r"num_experts=6: must be a multiple of num_groups=4"),
+        ({"ffns__E__router": "sofmax"}, r"router=sofmax: no such choice; did you mean 'softmax'"),
+        ({"ffns__F": {"kind": "dense", "intermediate_size": 8}}, r"F is a mixer too"),
+        ({"parallel": {"P": "FX"}}, r"spec\.parallel\.P=FX: 'X' is not a mixer"),
+        ({"parallel": {"P": "F"}}, r"spec\.parallel\.P=F: needs two mixers or more"),
+        ({"parallel": {"P": "FL", "S": "FL"}}, r"parallel\.S: S is defined twice"),
+        ({"norm": {"eps": 0.0}}, r"spec\.norm\.eps=0\.0: must be above 0"),
+        (
+            {"mixers__F__rope": {"rotary_dim": 17}},
+            r"spec\.mixers\.F\.rope\.rotary_dim=17: must be an even",
+        ),
+        (
+            {"mixers__F__rope": {"rotary_dim": 18}},
+            r"spec\.mixers\.F\.rope\.rotary_dim=18: must be at most",
+        ),
+        ({"full_twin": "Q"}, r"spec\.full_twin=Q: not a mixer"),
+        ({"num_layers": None}, r"spec\.num_layers=None: expected an integer"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as raised:
+        parse_spec(changed(**changes))
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_fields_say_what_is_expected() -> None:
+    spec = copy.deepcopy(UNUSUAL_SPEC)
+    del spec["vocab_size"]
+    with pytest.raises(SpecError, match=r"spec\.vocab_size: missing; give an integer"):
+        parse_spec(spec)
+
+
+def test_the_all_full_twin_replaces_cheap_mixers_only() -> None:
+    spec = parse_spec(UNUSUAL_SPEC)
+    twin = spec.all_full_twin()
+    assert twin is not None
+    assert twin.layer_letters == "FMFMFF"
+    assert twin.ffn_letters == spec.ffn_letters
+    assert twin.all_full_twin() is None
+    sparse = load_spec("deepseek_v32").all_full_twin()
+    assert sparse is not None
+    assert sparse.mixers[sparse.layer_letters[0]] == load_spec("deepseek_v3").mixers["F"]
+
+
+def test_an_ambiguous_twin_is_an_error() -> None:
+    two = changed(mixers__A={"kind": "attention", "num_heads": 2, "num_kv_heads": 2, "head_dim": 8})
+    with pytest.raises(SpecError, match="2 kinds of full attention are defined"):
+        parse_spec(two).all_full_twin()
+    twin = parse_spec(two | {"full_twin": "A"}).all_full_twin()
+    assert twin is not None
+    assert twin.layer_letters == "AMAMAF"
