@@ -36,7 +36,7 @@ wheel: $(VENV)/installed
 	$(BIN)/python -m build --wheel --outdir build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt build/wheel/*.whl pytest
-	cd build/wheel && HYBRIDSIM_TESTS_INSTALLED=1 venv/bin/python -m pytest -q -c /dev/null \
+	cd build/wheel && venv/bin/python -m pytest -q -c /dev/null \
 	  --rootdir=. -p no:cacheprovider ../../tests/cli
 
 $(VENV)/installed: pyproject.toml constraints.txt

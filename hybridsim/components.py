@@ -1,4 +1,4 @@
-"""Settings that several parts of a model share: normalisation, rotary position encoding. No torch."""
+"""Settings that parts of a model share: normalisation, rotary position encoding. No torch."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class RopeSettings:
         rotary_dim: rotated channels of each head; null rotates all of them.
         interleaved: pairs are neighbours (0, 1), (2, 3) as in DeepSeek, not halves.
         scaling: "none", "llama3" (Llama 3.1 report) or "yarn" (arXiv 2309.00071).
-        factor: by how much the context was stretched; low_freq_factor and high_freq_factor belong to
-            llama3; beta_fast, beta_slow, mscale and mscale_all_dim to yarn.
+        factor: by how much the context was stretched; low_freq_factor and high_freq_factor belong
+            to llama3; beta_fast, beta_slow, mscale and mscale_all_dim to yarn.
         original_context: tokens of the context before stretching.
     """
 

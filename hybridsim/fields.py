@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from functools import lru_cache
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -32,7 +32,7 @@ def parse_dataclass(cls: type[Any], mapping: Any, key: str) -> Any:
                 f"{joined(key, name)}: no such field{near_miss(str(name), names)}"
                 f" (known: {', '.join(sorted(names))})"
             )
-    hints = _hints(cls)
+    hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
     values = {}
     for f in fields(cls):
         if f.name in given:
@@ -57,7 +57,7 @@ def require_mapping(value: Any, key: str) -> Mapping[str, Any]:
     return value
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(cls: type[Any]) -> dict[str, Any]:
     return get_type_hints(cls)
 
@@ -71,7 +71,7 @@ def _expected(hint: Any) -> str:
 
 
 def _convert(value: Any, hint: Any, key: str) -> Any:
-    """Return `value` as the type `hint`; numbers are not read from texts, nor truth from numbers."""
+    """Return `value` as the type `hint`; no number is read from text, nor truth from a number."""
     if get_origin(hint) in (Union, UnionType):
         if value is None and NoneType in get_args(hint):
             return None
@@ -108,7 +108,7 @@ def settings_dict(settings: Any) -> dict[str, Any]:
 
 def filled(cls: type[Any], given: dict[str, Any]) -> dict[str, Any]:
     """Return the mapping of a settings class with every optional field written out."""
-    hints = _hints(cls)
+    hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
     for f in fields(cls):
         options = get_args(hints[f.name]) or (hints[f.name],)
         nested = next((option for option in options if is_dataclass(option)), None)

@@ -47,7 +47,7 @@ def test_totals_and_active_parameters_to_the_unit(name: str, models: dict[str, A
             assert getattr(found, convention) == wanted[convention]
 
 
-@pytest.mark.parametrize("name", [n for n in PUBLISHED[:8]])
+@pytest.mark.parametrize("name", PUBLISHED[:8])
 def test_parts_to_the_unit(name: str, models: dict[str, Any]) -> None:
     parts = costs(name).parameters_by_part()
     assert parts["embedding"] == models[name]["embedding"]

@@ -1,4 +1,4 @@
-"""Closed form == fvcore == torch's counter, on every shipped spec; and what is not known is refused."""
+"""Closed form == fvcore == torch's counter, on every shipped spec; the unknown is refused."""
 
 from __future__ import annotations
 

@@ -149,7 +149,8 @@ def test_lightning_forms_are_the_reference(tokens: int) -> None:
 
 
 def test_short_chunks_keep_the_state_of_the_last_real_token() -> None:
-    # A steep slope and a nearly empty last chunk: padding must neither decay nor overflow the state.
+    # A steep slope and a nearly empty last chunk: padding must neither decay nor overflow
+    # the state.
     inputs = {name: x.detach().float() for name, x in lightning_inputs(257).items()}
     steep = torch.tensor([0.9, 0.9, 0.9])
     got = chunk_lightning(**inputs, slopes=steep, chunk_size=256)

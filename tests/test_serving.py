@@ -228,6 +228,6 @@ def test_wrong_devices_and_workloads_are_one_line() -> None:
 
 
 def test_hardware_needs_a_positive_price_or_none() -> None:
-    with pytest.raises(SpecError, match="price_usd_per_hour=-1.0"):
+    with pytest.raises(SpecError, match=r"price_usd_per_hour=-1\.0"):
         parse_hardware(read_option("hardware", "h200") | {"price_usd_per_hour": -1.0})
     assert isinstance(H200, Hardware)

@@ -40,8 +40,8 @@ def main(cfg: DictConfig) -> None:
         tables.print_report(structure.structure_report(graph, document))
         log.info("written to %s", folder)
     else:
-        texts = {"json": files.json_text, "mermaid": structure.mermaid, "svg": svg}
-        print(texts[chosen](document if chosen == "json" else graph))
+        draw = {"mermaid": structure.mermaid, "svg": svg}
+        print(files.json_text(document) if chosen == "json" else draw[chosen](graph))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ source.register()
 @hydra.main(config_path=str(CONF_DIR), config_name="profile", version_base="1.3")
 @guarded
 def main(cfg: DictConfig) -> float:
-    """Run the command; the returned number, for Hydra's sweepers, is the modelled TPOT in seconds."""
+    """Run the command; the number returned, for Hydra's sweepers, is the modelled TPOT in s."""
     fields = config.plain(cfg)
     spec, chosen = config.take_spec(fields), config.take_format(fields)
     pictures = config.take_switch(fields, "pictures")

@@ -24,8 +24,8 @@ FAILED_JOBS: list[str] = []  # one line for each job of a sweep that failed
 def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
     """Return the work with one line for a mistake of the user's.
 
-    A run ends there, with exit code 1. A job of a sweep returns NaN, which sweepers take for a failed
-    trial, and the sweep goes on: nothing already computed is lost, and the exit code tells.
+    A run ends there, with exit code 1. A job of a sweep returns NaN, which sweepers take for a
+    failed trial, and the sweep goes on: nothing already computed is lost, and the exit code tells.
     """
 
     @functools.wraps(work)

@@ -22,7 +22,9 @@ DEFINITIONS = {
     "prefill_flops": "FLOPs of a whole prefill, logits at the last position",
     "decode_latency": "modelled time of a decode step, weights included, at the first batch size",
     "prefill_latency": "modelled time of a whole prefill at the first batch size",
-    "decode_bytes_with_weights": "all bytes of a decode step, weights included, at the first batch size",
+    "decode_bytes_with_weights": (
+        "all bytes of a decode step, weights included, at the first batch size"
+    ),
     "prefill_flops_mixing": "FLOPs of the token mixers alone, projections left out",
 }
 
@@ -30,7 +32,7 @@ DEFINITIONS = {
 def crossover_tokens(
     spec: ModelSpec, deployment: Deployment, hardware: Hardware, batch_size: int = 1
 ) -> dict[str, int | None]:
-    """Return, for each of DEFINITIONS, the context N such that the model is cheaper beyond N tokens.
+    """Return, for each of DEFINITIONS, the context N beyond which the model is cheaper, in tokens.
 
     N is the last context at which the model costs at least as much as its twin: 0 where it is
     cheaper from the first token, None where it is its own twin or never gets cheaper (up to 134 M

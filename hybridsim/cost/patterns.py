@@ -72,7 +72,7 @@ class PatternCosts:
         """Return the costs with another layer pattern.
 
         Raises:
-            SpecError: the pattern is wrong, has another length or a letter the spec does not define.
+            SpecError: the pattern is wrong, has another length or a letter the spec lacks.
         """
         letters = layer_pattern
         if len(letters) != self.spec.num_layers or not letters.isalpha():
@@ -84,7 +84,7 @@ class PatternCosts:
                 row = self._layers[pair] = self._layer(*pair)
             rows.append((row, times))
         columns = zip(*[row if n == 1 else [n * x for x in row] for row, n in rows], strict=True)
-        return PatternPoint(*map(sum, columns))  # type: ignore[arg-type]
+        return PatternPoint(*map(sum, columns))
 
     def _layer(self, letter: str, ffn_letter: str) -> tuple[float, ...]:
         if letter not in {**self.spec.mixers, **self.spec.ffns, **self.spec.parallel}:

@@ -22,8 +22,8 @@ def count_fvcore(
 ) -> int:
     """Return the FLOPs of a step as fvcore counts them on the compiled model.
 
-    fvcore's own rules are replaced: it takes a multiply-add for one FLOP and knows neither attention,
-    grouped products nor our operators. Every distinct layer is traced once.
+    fvcore's own rules are replaced: it takes a multiply-add for one FLOP and knows neither
+    attention, grouped products nor our operators. Every distinct layer is traced once.
 
     Raises:
         UncountedOperatorError: the model uses an operator that no rule covers.

@@ -29,7 +29,7 @@ def _added_product(args: Sequence[Any], out: Shape, conventions: FlopConventions
 
 def _grouped_linear(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
     rows, inputs = args[0]
-    return 2 * rows * inputs * out[-1]
+    return int(2 * rows * inputs * out[-1])
 
 
 def _triangular_solve(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
@@ -53,7 +53,7 @@ def _causal_attention(args: Sequence[Any], out: Shape, conventions: FlopConventi
         pairs = sum(min(visible, window) for visible in _visible(new, seen))
     else:
         pairs = new * seen
-    return 2 * batch * heads * pairs * (key_dim + out[-1])
+    return int(2 * batch * heads * pairs * (key_dim + out[-1]))
 
 
 def _pairs(new: int, seen: int, conventions: FlopConventions) -> int:
@@ -62,7 +62,7 @@ def _pairs(new: int, seen: int, conventions: FlopConventions) -> int:
 
 def _index_scores(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
     (batch, new, heads, width), seen = args[0], args[1][1]
-    return 2 * batch * heads * (width + 1) * _pairs(new, seen, conventions)
+    return int(2 * batch * heads * (width + 1) * _pairs(new, seen, conventions))
 
 
 def _selected_attention(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
@@ -70,12 +70,12 @@ def _selected_attention(args: Sequence[Any], out: Shape, conventions: FlopConven
     pairs = new * topk
     if conventions.causal:
         pairs = sum(min(visible, topk) for visible in _visible(new, seen))
-    return 2 * batch * heads * pairs * (width + out[-1])
+    return int(2 * batch * heads * pairs * (width + out[-1]))
 
 
 def _block_scores(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
     (batch, new, heads, width), seen = args[0], args[1][1]
-    return 2 * batch * heads * width * _pairs(new, seen, conventions)
+    return int(2 * batch * heads * width * _pairs(new, seen, conventions))
 
 
 def _block_attention(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
@@ -84,7 +84,7 @@ def _block_attention(args: Sequence[Any], out: Shape, conventions: FlopConventio
     pairs = new * blocks * block_size
     if conventions.causal:
         pairs = sum(_in_blocks(visible, blocks, block_size) for visible in _visible(new, seen))
-    return 4 * batch * heads * width * pairs
+    return int(4 * batch * heads * width * pairs)
 
 
 def _in_blocks(visible: int, blocks: int, block_size: int) -> int:
@@ -125,13 +125,31 @@ TORCH_RULES = frozenset(
 # fused into its neighbours by any engine.
 ELEMENTWISE = frozenset(
     f"aten::{name}"
-    for name in ["abs", "add", "add_", "amax", "bitwise_and", "bitwise_not", "bitwise_or", "clamp", "clamp_min", "cos", "cumsum", "div", "div_", "eq", "exp", "floor_divide", "ge", "gelu", "gt", "layer_norm", "le", "log", "logical_and", "logical_not", "logical_or", "lt", "masked_fill", "masked_fill_", "max", "mean", "mul", "mul_", "native_layer_norm", "ne", "neg", "pow", "reciprocal", "relu", "remainder", "rsqrt", "sigmoid", "silu", "sin", "softmax", "softplus", "sqrt", "square", "sub", "sum", "tanh", "tril", "triu", "__and__", "__or__", "_softmax", "rsub", "where", "pad", "constant_pad_nd", "scatter_add", "_safe_softmax"]
+    for name in (
+        "abs add add_ amax bitwise_and bitwise_not bitwise_or clamp clamp_min cos cumsum div "
+        "div_ eq exp floor_divide ge gelu gt layer_norm le log logical_and logical_not "
+        "logical_or lt masked_fill masked_fill_ max mean mul mul_ native_layer_norm ne neg pow "
+        "reciprocal relu remainder rsqrt sigmoid silu sin softmax softplus sqrt square sub sum "
+        "tanh tril triu __and__ __or__ _softmax rsub where pad constant_pad_nd scatter_add "
+        "_safe_softmax"
+    ).split()
 )
 
 # Copies, views, choices and bookkeeping.
 MOVEMENT = frozenset(
     f"aten::{name}"
-    for name in ["_assert_scalar", "_reshape_alias", "_to_copy", "_unsafe_view", "alias", "arange", "argsort", "as_strided", "broadcast_tensors", "cat", "chunk", "clone", "contiguous", "copy", "copy_", "detach", "embedding", "empty", "empty_like", "empty_strided", "expand", "expand_as", "fill_", "flatten", "full", "full_like", "gather", "index", "index_copy", "index_copy_", "index_put", "index_put_", "index_select", "item", "lift_fresh", "mT", "movedim", "narrow", "new_empty", "new_full", "new_ones", "new_zeros", "numpy_T", "ones", "ones_like", "permute", "repeat", "repeat_interleave", "reshape", "scalar_tensor", "ScalarImplicit", "scatter", "scatter_", "select", "size", "slice", "slice_scatter", "sort", "split", "split_with_sizes", "squeeze", "stack", "t", "to", "topk", "transpose", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "zero_", "zeros", "zeros_like", "Int", "Bool", "matrix_H", "adjoint", "resolve_conj", "resolve_neg", "set_", "_local_scalar_dense", "index_fill", "resize_", "zeros_", "is_same_size", "dim", "numel", "select_scatter", "split_copy"]
+    for name in (
+        "_assert_scalar _reshape_alias _to_copy _unsafe_view alias arange argsort as_strided "
+        "broadcast_tensors cat chunk clone contiguous copy copy_ detach embedding empty "
+        "empty_like empty_strided expand expand_as fill_ flatten full full_like gather index "
+        "index_copy index_copy_ index_put index_put_ index_select item lift_fresh mT movedim "
+        "narrow new_empty new_full new_ones new_zeros numpy_T ones ones_like permute repeat "
+        "repeat_interleave reshape scalar_tensor ScalarImplicit scatter scatter_ select size "
+        "slice slice_scatter sort split split_with_sizes squeeze stack t to topk transpose "
+        "type_as unbind unflatten unfold unsqueeze view view_as zero_ zeros zeros_like Int Bool "
+        "matrix_H adjoint resolve_conj resolve_neg set_ _local_scalar_dense index_fill resize_ "
+        "zeros_ is_same_size dim numel select_scatter split_copy"
+    ).split()
 )
 
 FREE = ELEMENTWISE | MOVEMENT

@@ -47,7 +47,7 @@ def ffn_settings_class(kind: str) -> type[FfnSettings]:
 
 @lru_cache(maxsize=4096)
 def ffn_cost(settings: FfnSettings, hidden_size: int) -> FfnCost:
-    """Return the closed-form costs of a feed-forward with these settings in a model of this width."""
+    """Return the closed-form costs of a feed-forward with these settings at this model width."""
     cost: FfnCost = _class(settings.kind, "cost", "Cost")(settings, hidden_size)
     return cost
 

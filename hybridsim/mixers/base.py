@@ -84,7 +84,7 @@ class MixerCost(ABC):
     @property
     @abstractmethod
     def linears(self) -> dict[str, tuple[int, int]]:
-        """Weight matrices by name, as (inputs, outputs); each is applied once to every new token."""
+        """Weight matrices by name, as (inputs, outputs); each is applied once to each new token."""
 
     @property
     @abstractmethod
@@ -147,7 +147,7 @@ class MixerCost(ABC):
         return self.projection_flops(step) + self.core_flops(step, conventions)
 
     def activation_elements(self, step: Step) -> int:
-        """Return the activations read and written: each projection's inputs and outputs, and the core's."""
+        """Return the activations read and written, in and out of each projection and the core."""
         widths = sum(inputs + outputs for inputs, outputs in self.linears.values())
         return step.new_tokens * widths + self.core_elements(step)
 

@@ -16,7 +16,8 @@ class DeltaRule:
         key_dim: K, rows of the state.
         value_dim: V, columns of the state.
         chunk_size: C, tokens of a chunk.
-        block_size: tokens of a sub-block where a decay per channel forbids one C x C product, else None.
+        block_size: tokens of a sub-block where a decay per channel forbids one C x C product,
+            else None.
     """
 
     key_dim: int
@@ -54,7 +55,7 @@ class DeltaRule:
         return 2 * 2 * k * pairs + 6 * size * k * v + 2 * size * size * v + solve
 
     def published_flops_per_token(self) -> int:
-        """Return 6 K V + 3 C K + C^2, eq. 13 of Kimi Linear (arXiv 2510.26692, section 6.3) per token."""
+        """Return 6 K V + 3 C K + C^2, Kimi Linear's eq. 13 per token (arXiv 2510.26692, 6.3)."""
         return 6 * self.key_dim * self.value_dim + self.chunk_size * (
             3 * self.key_dim + self.chunk_size
         )

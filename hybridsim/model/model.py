@@ -124,4 +124,4 @@ def build_ffn(op: Op) -> FeedForward:
     """Return the module of a feed-forward node."""
     assert isinstance(op.settings, FfnSettings)
     cls = ffn_class(op.settings.kind)
-    return cls(op.settings, op.hidden_size)  # type: ignore[call-arg]
+    return cls(op.settings, op.hidden_size)

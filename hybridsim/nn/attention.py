@@ -16,7 +16,8 @@ def _shape(
 
 
 @operator(
-    "causal_attention(Tensor query, Tensor key, Tensor value, float scale, int? window=None) -> Tensor",
+    "causal_attention(Tensor query, Tensor key, Tensor value, float scale,"
+    " int? window=None) -> Tensor",
     _shape,
 )
 def causal_attention(

@@ -117,7 +117,7 @@ class LatentCache(LayerCache):
 
 @dataclass
 class RecurrentCache(LayerCache):
-    """State [B, H, K, V] and the last columns of the short convolution [B, conv_size - 1, channels]."""
+    """State [B, H, K, V] and the short convolution's last columns [B, conv_size - 1, channels]."""
 
     state: Tensor | None = None
     conv: Tensor | None = None

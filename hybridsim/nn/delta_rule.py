@@ -6,7 +6,8 @@ Per head and token, with log decay g <= 0 and write strength beta:
     o_t = S_t^T q_t
 
 which is (I - beta_t k_t k_t^T) Diag(exp(g_t)) S_{t-1} + beta_t k_t v_t^T. Source: Gated DeltaNet,
-arXiv 2412.06464, eq. 10 (g one number a head); Kimi Linear, arXiv 2510.26692, eq. 1 (g per channel).
+arXiv 2412.06464, eq. 10 (g one number a head); Kimi Linear, arXiv 2510.26692, eq. 1 (g per
+channel).
 """
 
 from __future__ import annotations

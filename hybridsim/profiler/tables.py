@@ -88,7 +88,7 @@ def node_rows(
 
 
 def point_rows(points: list[Point], serving: Serving, twin: Serving | None) -> list[dict[str, Any]]:
-    """Return the points flat, each with the cache of one sequence; the all-full twin's beside it."""
+    """Return the points flat, each with one sequence's cache; the all-full twin's beside it."""
     rows = []
     for point in points:
         context, batch = point["context_tokens"], point["batch_size"]

@@ -62,7 +62,10 @@ def _edge(source: tuple[int, int], target: tuple[int, int], role: str) -> str:
         x = x0 + WIDTH / 2
         reach = x + 40
         path = f"M{x},{y0} C{reach},{y0} {reach},{y1} {x1 + WIDTH / 2},{y1}"
-        return f'<path d="{path}" fill="none" stroke="#999" stroke-dasharray="4 3" marker-end="url(#tip)"/>'
+        return (
+            f'<path d="{path}" fill="none" stroke="#999" stroke-dasharray="4 3"'
+            ' marker-end="url(#tip)"/>'
+        )
     path = f"M{x0},{y0 + HEIGHT / 2} L{x1},{y1 - HEIGHT / 2}"
     return f'<path d="{path}" fill="none" stroke="#555" marker-end="url(#tip)"/>'
 
@@ -73,10 +76,12 @@ def _box(name: str, op: Op, layer: int | None, place: tuple[int, int]) -> str:
     radius = HEIGHT / 2 if op.kind == ADD else 4
     shown = f"{layer + 1}" if layer is not None and op.kind == MIXER else ""
     return (
-        f'<g><title>{escape(name)}</title><rect x="{x - WIDTH / 2}" y="{y - HEIGHT / 2}" width="{WIDTH}"'
+        f"<g><title>{escape(name)}</title>"
+        f'<rect x="{x - WIDTH / 2}" y="{y - HEIGHT / 2}" width="{WIDTH}"'
         f' height="{HEIGHT}" rx="{radius}" fill="{_fill(op)}" stroke="#333"/>'
         f'<text x="{x}" y="{y + 4}" text-anchor="middle" {FONT}>{escape(label)}</text>'
-        f'<text x="{x - WIDTH / 2 - 4}" y="{y + 4}" text-anchor="end" {FONT} fill="#777">{shown}</text></g>'
+        f'<text x="{x - WIDTH / 2 - 4}" y="{y + 4}" text-anchor="end" {FONT} fill="#777">'
+        f"{shown}</text></g>"
     )
 
 

@@ -47,7 +47,8 @@ def _heading(document: Record) -> RenderableType:
         (f"{spec['name']}", "bold"),
         f"  {spec['description']}\n",
         (spec["layer_pattern"], "cyan"),
-        f"\non {devices}{hardware['title']}; times are modelled (roofline), sizes and FLOPs exact\n",
+        f"\non {devices}{hardware['title']};"
+        " times are modelled (roofline), sizes and FLOPs exact\n",
     )
 
 
@@ -116,7 +117,8 @@ def kinds_table(document: Record) -> Table:
         for row in document["kinds"]
     ]
     title = (
-        f"Per kind of node (shares of modelled time: prefill of {workload['prompt_tokens']:,} tokens,"
+        "Per kind of node (shares of modelled time:"
+        f" prefill of {workload['prompt_tokens']:,} tokens,"
         f" decode of {workload['concurrency']} sequences after it)"
     )
     columns = ("kind", "nodes", "parameters", "KV B/token", "state B", "prefill", "decode")

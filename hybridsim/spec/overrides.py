@@ -1,4 +1,4 @@
-"""Patterns on a command line: Hydra reads parentheses as a function call, so they are quoted for it."""
+"""Patterns on a command line: quoted, since Hydra reads parentheses as a function call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HYDRA_FUNCTION = re.compile(r"^(?:choice|shuffle|sort|range|interval|glob|tag|e
 
 
 def quote_patterns(overrides: Iterable[str]) -> list[str]:
-    """Return the overrides with every pattern in quotes; a comma still separates a sweep's values."""
+    """Return the overrides with each pattern in quotes; a comma still separates sweep values."""
     return [_quoted(override) for override in overrides]
 
 

@@ -74,8 +74,8 @@ class _Parser:
         rest = self.num_layers - len(before) - len(after)
         if rest < 0 or rest % len(unit):
             raise SpecError(
-                f"{self.key}={self.text}: cannot fill {self.num_layers} layers: {max(rest, 0)} remain"
-                f" for repeats of the {len(unit)} letters {unit}"
+                f"{self.key}={self.text}: cannot fill {self.num_layers} layers:"
+                f" {max(rest, 0)} remain for repeats of the {len(unit)} letters {unit}"
             )
         return before + unit * (rest // len(unit)) + after
 
@@ -105,7 +105,8 @@ class _Parser:
         if not (char.isascii() and char.isalpha()):
             raise self.error(
                 self.at,
-                f"bad character {char!r} (allowed: letters A-Z a-z, '.', parentheses, '*' and a count)",
+                f"bad character {char!r}"
+                " (allowed: letters A-Z a-z, '.', parentheses, '*' and a count)",
             )
         run = ""
         while (char := self.peek()) and char.isascii() and char.isalpha():

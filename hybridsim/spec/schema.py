@@ -133,7 +133,8 @@ class ModelSpec:
                 raise bad_value(
                     "ffn_pattern",
                     self.ffn_pattern,
-                    f"layer {index + 1} is the feed-forward {letter} itself; it takes '.' here, not {ffn}",
+                    f"layer {index + 1} is the feed-forward {letter} itself;"
+                    f" it takes '.' here, not {ffn}",
                 )
 
     @cached_property

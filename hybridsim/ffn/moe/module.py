@@ -17,8 +17,8 @@ from hybridsim.nn.precision import wide
 class MoE(FeedForward):
     """y = sum over the token's experts of w_e expert_e(x), plus the shared experts.
 
-    Source: DeepSeekMoE, arXiv 2401.06066. Tokens are sorted by expert, and each product runs over all
-    experts at once.
+    Source: DeepSeekMoE, arXiv 2401.06066. Tokens are sorted by expert, and each product runs over
+    all experts at once.
     """
 
     score_correction_bias: Tensor | None
@@ -39,10 +39,10 @@ class MoE(FeedForward):
         tokens = x.flatten(0, 1)  # [N, D]
         logits = wide(self.router(tokens))
         weights, experts = route(logits, self.settings, self.score_correction_bias)
-        out = self.experts(tokens, weights, experts).view_as(x)
+        out: Tensor = self.experts(tokens, weights, experts).view_as(x)
         if not self.settings.num_shared_experts:
             return out
-        shared = self.shared_expert(x)
+        shared: Tensor = self.shared_expert(x)
         if self.settings.shared_expert_gate:
             shared = shared * self.shared_expert_gate(x).sigmoid()
         return out + shared

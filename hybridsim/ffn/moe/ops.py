@@ -55,7 +55,7 @@ def route(
 
 def _only_best_groups(choice: Float[Tensor, "N E"], s: MoESettings) -> Float[Tensor, "N E"]:
     """Return the scores with minus infinity outside the best groups, by their two best experts."""
-    grouped = choice.unflatten(-1, (s.num_groups, -1))
+    grouped: Tensor = choice.unflatten(-1, (s.num_groups, -1))
     best_two = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
     groups = best_two.topk(s.topk_groups, dim=-1, sorted=False).indices
     kept = torch.zeros_like(best_two).scatter(-1, groups, 1.0)

@@ -89,7 +89,8 @@ class MoESettings(FfnSettings):
             raise bad_value(
                 "num_experts_per_tok",
                 self.num_experts_per_tok,
-                f"must be at most {reachable}, the experts of topk_groups={self.topk_groups} groups",
+                f"must be at most {reachable},"
+                f" the experts of topk_groups={self.topk_groups} groups",
             )
         if self.shared_expert_gate and not self.num_shared_experts:
             raise bad_value("shared_expert_gate", True, "needs num_shared_experts of at least 1")

@@ -19,7 +19,8 @@ class AttentionSettings(MixerSettings):
         num_heads: query heads H.
         num_kv_heads: key and value heads; must divide `num_heads`.
         head_dim: channels K of a head, independent of the model's width.
-        qk_norm: "none", "head" (over a head's channels, Qwen3) or "full" (over all heads, MiniMax-M2).
+        qk_norm: "none", "head" (over a head's channels, Qwen3) or "full" (over all heads,
+            MiniMax-M2).
         output_gate: a sigmoid gate on the output, projected beside the queries (Qwen3-Next).
         window: keys a query sees at most, itself included; null for all.
         bias: biases on the query, key and value projections.

@@ -11,10 +11,10 @@ from hybridsim.steps import Step, capped_sum
 
 
 class BlockSparseAttentionCost(AttentionCost):
-    """The indexer scores every pair, 2 d_I FLOPs a head; attention runs over `topk_blocks` blocks a query.
+    """The indexer scores every pair; attention runs over `topk_blocks` blocks a query.
 
-    The cache is GQA's whole cache and one index key a token: sparsity saves reads and FLOPs, not
-    memory. Source: MiniMax Sparse Attention, arXiv 2606.13392.
+    A score takes 2 d_I FLOPs a head. The cache is GQA's whole cache and one index key a token:
+    sparsity saves reads and FLOPs, not memory. Source: MiniMax Sparse Attention, arXiv 2606.13392.
     """
 
     settings: BlockSparseAttentionSettings

@@ -17,8 +17,8 @@ from hybridsim.nn.rope import RotaryEmbedding
 class BlockSparseAttention(Attention):
     """GQA over the blocks of keys an indexer scores highest, arXiv 2606.13392.
 
-    A block's score for a query is the highest q . k of its visible keys, with an index query per key
-    head and one index key per token. The query's own block is always taken. Up to topk_blocks
+    A block's score for a query is the highest q . k of its visible keys, with an index query per
+    key head and one index key per token. The query's own block is always taken. Up to topk_blocks
     blocks everything is selected, and the layer is plain attention.
     """
 

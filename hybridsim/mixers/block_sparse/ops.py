@@ -1,4 +1,4 @@
-"""Block-sparse attention as functions of tensors: block scores, selection, attention over blocks."""
+"""Block-sparse attention on tensors: block scores, selection, attention over blocks."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def block_scores(query: Tensor, key: Tensor, block_size: int) -> Tensor:
     visible = causal_mask(new, seen, None, query.device)[:, None]
     scores = scores.masked_fill(~visible, -torch.inf)
     scores = F.pad(scores, (0, -seen % block_size), value=-torch.inf)
-    return scores.unflatten(-1, (-1, block_size)).amax(dim=-1)
+    best: Tensor = scores.unflatten(-1, (-1, block_size)).amax(dim=-1)
+    return best
 
 
 def select_blocks(

@@ -16,7 +16,8 @@ class BlockSparseAttentionSettings(AttentionSettings):
     """GQA over the blocks of keys that an indexer scores highest, one choice per key head.
 
     Attributes:
-        index_num_heads: query heads of the indexer, equal to `num_kv_heads`; they share one key per token.
+        index_num_heads: query heads of the indexer, equal to `num_kv_heads`; they share one key per
+            token.
         index_head_dim: channels of an index query or key.
         block_size: keys of a block.
         topk_blocks: blocks that a query attends to at most.

@@ -23,8 +23,8 @@ class GatedDeltaNet(SequenceMixer):
         S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,  o_t = S_t^T q_t
 
     q, k and v pass a short convolution and SiLU; q and k are L2-normalised, q scaled by K^-1/2, and
-    each is shared by HV / H value heads; g = -exp(A) softplus(W_a x + b), beta = sigmoid(W_b x); the
-    output is normalised per head and gated by SiLU(z). Differs from Kimi Delta Attention in g.
+    each is shared by HV / H value heads; g = -exp(A) softplus(W_a x + b), beta = sigmoid(W_b x);
+    the output is normalised per head and gated by SiLU(z). Differs from Kimi Delta Attention in g.
     """
 
     settings: GatedDeltaNetSettings
@@ -52,9 +52,9 @@ class GatedDeltaNet(SequenceMixer):
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_v_heads, s.head_k_dim, s.head_v_dim)
         if x.shape[1] == 1:
-            token = (t.squeeze(1) for t in (q, k, v, g[..., None], beta))
-            out, state = recurrent_delta_rule(*token, state)
-            out = out.unsqueeze(1)
+            decay = g[:, 0, :, None]
+            out, state = recurrent_delta_rule(q[:, 0], k[:, 0], v[:, 0], decay, beta[:, 0], state)
+            out = out[:, None]
         else:
             out, state = chunk_gated_delta_rule(q, k, v, g, beta, state, s.chunk_size)
         if cache is not None:

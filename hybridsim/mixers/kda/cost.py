@@ -55,5 +55,6 @@ class KimiDeltaAttentionCost(MixerCost):
 
     def core_elements(self, step: Step) -> int:
         s = self.settings
-        # Convolution in and out (3 + 3), the rule's q, k, v, decay and output (5), gate and normed output (2).
+        # Convolution in and out (3 + 3), the rule's q, k, v, decay and output (5), gate and normed
+        # output (2).
         return step.new_tokens * (13 * s.inner_dim + s.num_heads)

@@ -58,9 +58,8 @@ class KimiDeltaAttention(SequenceMixer):
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_dim, s.head_dim)
         if x.shape[1] == 1:
-            token = (t.squeeze(1) for t in (q, k, v, g, beta))
-            out, state = recurrent_delta_rule(*token, state)
-            out = out.unsqueeze(1)
+            out, state = recurrent_delta_rule(q[:, 0], k[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
+            out = out[:, None]
         else:
             out, state = chunk_kda(q, k, v, g, beta, state, s.chunk_size)
         if cache is not None:

@@ -60,7 +60,8 @@ def _below(rows: Tensor, k: Tensor, decay: Tensor, block: int) -> Tensor:
     reference = decay[..., start - 1 : start, :]
     left = rows[..., start:end, :, :] * (decay[..., start:end, :] - reference).exp()[..., None, :]
     right = k[..., :start, :] * (reference - decay[..., :start, :]).exp()
-    return (left.flatten(-3, -2) @ right.mT).unflatten(-2, (BLOCK_SIZE, 2))
+    scores: Tensor = (left.flatten(-3, -2) @ right.mT).unflatten(-2, (BLOCK_SIZE, 2))
+    return scores
 
 
 def _on(rows: Tensor, k: Tensor, decay: Tensor, block: int) -> Tensor:

@@ -52,7 +52,7 @@ class LightningAttention(SequenceMixer):
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_dim, s.head_dim)
         if x.shape[1] == 1:
             out, state = recurrent_lightning(q[:, 0], k[:, 0], v[:, 0], slopes, state)
-            out = out.unsqueeze(1)
+            out = out[:, None]
         else:
             out, state = chunk_lightning(q, k, v, slopes, state, s.chunk_size)
         if cache is not None:

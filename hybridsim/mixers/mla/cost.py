@@ -12,7 +12,7 @@ from hybridsim.steps import Step
 
 
 class MultiHeadLatentAttentionCost(MixerCost):
-    """Prefill rebuilds keys and values per head (the MHA form); one token absorbs `kv_b_proj` instead.
+    """Prefill rebuilds keys and values per head (the MHA form); one token absorbs `kv_b_proj`.
 
     Per pair and head: 2 (nope + rope + v) FLOPs in the MHA form, 2 (2 R + rope) absorbed. Absorbing
     multiplies the new query and the new output by the same weights that the MHA form multiplies

@@ -70,7 +70,7 @@ class MultiHeadLatentAttention(SequenceMixer):
         return torch.cat((nope, self.rope(rope, past_tokens)), dim=-1)
 
     def project_latent(self, x: Tensor, past_tokens: int) -> Tensor:
-        """Return what is cached, [B, T, R + rope]: the normalised latent and the rotated channels."""
+        """Return the cached [B, T, R + rope]: the normalised latent and the rotated channels."""
         s = self.settings
         latent, rope = self.kv_a_proj(x).split((s.kv_lora_rank, s.qk_rope_head_dim), dim=-1)
         if self.rope is not None:

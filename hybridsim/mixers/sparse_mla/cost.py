@@ -15,9 +15,10 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
 
     Up to `index_topk` tokens all are selected: no scores are needed, and it is plain MLA.
 
-    Indexer, per pair: 2 d_I FLOPs a head for the score and 2 a head for the weighted sum. Attention is
-    the absorbed form over the selected latents, as in the released kernels, 2 H (2 R + rope) a
-    selected pair. Still quadratic, with a constant 5 (prefill, against the MHA form) to 17 times (decode) smaller.
+    Indexer, per pair: 2 d_I FLOPs a head for the score and 2 a head for the weighted sum. Attention
+    is the absorbed form over the selected latents, as in the released kernels, 2 H (2 R + rope) a
+    selected pair. Still quadratic, with a constant 5 (prefill, against the MHA form) to 17 times
+    (decode) smaller.
     """
 
     settings: SparseLatentAttentionSettings
@@ -74,8 +75,8 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         return step.new_tokens * (attention + index)
 
     def cache_read_bytes(self, step: Step, dtypes: Dtypes) -> int:
-        # Every index key, but the latents of the selected tokens only. A longer prompt selects other
-        # tokens for each query: then all latents are read once.
+        # Every index key, but the latents of the selected tokens only. A longer prompt selects
+        # other tokens for each query: then all latents are read once.
         latents = min(step.past_tokens, self.settings.index_topk * step.new_tokens)
         latent_bytes = super().cache(dtypes).bytes_per_token
         index_keys = 0 if self.selects_all(step) else step.past_tokens

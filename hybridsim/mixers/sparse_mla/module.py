@@ -21,8 +21,8 @@ class SparseLatentAttention(MultiHeadLatentAttention):
 
         I_ts = sum_h w_th relu(q_th . k_s),  o_t = MLA over the top-k tokens s <= t by I_ts
 
-    Up to k tokens everything is selected, and the layer is plain MLA. With fp8 index keys, a pass of
-    its own rounds its keys as a cached one does, so both choose the same tokens.
+    Up to k tokens everything is selected, and the layer is plain MLA. With fp8 index keys, a pass
+    of its own rounds its keys as a cached one does, so both choose the same tokens.
     """
 
     settings: SparseLatentAttentionSettings
