@@ -61,7 +61,7 @@ def main() -> None:
 
     quick, slow = rate(PATTERNS, fast), rate(WHOLE_SPECS, whole)
     found = versions()
-    print(f"one core of {platform.machine()}, Python {found['python']}, hybridsim {found['hybridsim']}")
+    print(f"one core of {platform.machine()}, Python {found['python']}")
     print(f"pattern changes (11 figures each): {quick:12,.0f} specs/s")
     print(f"spec, graph and sums made anew:    {slow:12,.0f} specs/s")
     print(f"ratio:                             {quick / slow:12.1f}")
