@@ -6,13 +6,19 @@ SPEC ?= kimi_linear
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: profile test test-gpu check format bench wheel clean
+.PHONY: profile test shapes test-gpu check format bench wheel clean
 
 profile: $(VENV)/installed  ## run the main job: make profile SPEC=qwen3_next ARGS="hardware=h100"
 	$(BIN)/hybridsim profile spec=$(SPEC) $(ARGS)
 
 test: $(VENV)/installed  ## run the tests: make test ARGS="tests/test_costs.py -k kimi"
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# The shape annotations of signatures, executed. (Under a tracer sizes are no integers: not there.)
+shapes: $(VENV)/installed  ## run the models' tests with every annotated shape checked
+	$(BIN)/python -m pytest -n $(WORKERS) -q \
+	  --jaxtyping-packages=hybridsim.nn,hybridsim.mixers,hybridsim.ffn,hybridsim.model,beartype.beartype \
+	  tests/test_recurrences.py tests/test_attention_ops.py tests/test_mixers.py tests/test_model.py
 
 test-gpu: $(VENV)/installed  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu $(ARGS)

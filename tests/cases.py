@@ -16,7 +16,12 @@ LATENT: dict[str, Any] = {
     "v_head_dim": 12,
 }
 YARN = RopeSettings(
-    interleaved=True, scaling="yarn", factor=4, original_context=32, mscale=1, mscale_all_dim=1
+    interleaved=True,
+    scaling="yarn",
+    factor=4.0,
+    original_context=32,
+    mscale=1.0,
+    mscale_all_dim=1.0,
 )
 
 
