@@ -130,7 +130,9 @@ def _randomise(model: Any) -> None:
         if name.endswith(("e_score_correction_bias", "dt_bias")):
             tensor.normal_(0, 0.5)
         elif name.endswith("A_log"):
-            tensor.uniform_(0, 1.5)
+            # Decays of 1 to 25 % a token: faster ones leave outputs near zero, which the norm after
+            # them magnifies together with either side's rounding.
+            tensor.uniform_(-4, -1)
         elif "norm" in name and name.endswith("weight"):
             tensor.add_(torch.randn_like(tensor) * 0.2)
         elif tensor.dim() > 1 and name.endswith(("weight", "proj")):
