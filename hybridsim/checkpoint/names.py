@@ -77,6 +77,16 @@ LIGHTNING: Names = {
     "o_norm.weight": "self_attn.norm.weight",
     "o_proj.weight": "self_attn.out_proj.weight",
 }
+# MiniMax-M3 stores gate and up as one matrix, and its experts stacked.
+FUSED_DENSE: Names = _same("mlp", "gate_up_proj.weight", "down_proj.weight")
+FUSED_MOE: Names = {
+    "router.weight": "mlp.gate.weight",
+    "score_correction_bias": "mlp.gate.e_score_correction_bias",
+    "experts.gate_up_proj": "mlp.experts.gate_up_proj",
+    "experts.down_proj": "mlp.experts.down_proj",
+    "shared_expert.gate_up_proj.weight": "mlp.shared_experts.gate_up_proj.weight",
+    "shared_expert.down_proj.weight": "mlp.shared_experts.down_proj.weight",
+}
 DENSE: Names = {
     "gate_up_proj.weight": "mlp.gate_proj.weight + mlp.up_proj.weight",
     "down_proj.weight": "mlp.down_proj.weight",
@@ -161,6 +171,10 @@ FAMILIES: dict[str, Family] = {
     "minimax_m2": Family(
         {"attention": ATTENTION},
         {"moe": _moe("block_sparse_moe", *_MIXTRAL, bias="e_score_correction_bias")},
+    ),
+    "minimax_m3_vl_text": Family(
+        {"attention": ATTENTION, "block_sparse": BLOCK_SPARSE},
+        {"dense": FUSED_DENSE, "moe": FUSED_MOE},
     ),
 }
 

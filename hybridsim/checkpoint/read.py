@@ -143,10 +143,9 @@ def _check_names(
 
 def _assembled(name: str, target: Tensor, source: str, tensors: TensorFolder) -> Tensor:
     groups = [torch.cat([tensors.read(part) for part in group]) for group in _parts(source, target)]
+    found = torch.stack(groups) if "{expert}" in source else groups[0]
     if target.dim() == 3:  # stacked experts
-        found = torch.stack(groups).mT
-    else:
-        (found,) = groups
+        found = found.mT
     # Convolutions and decays carry axes of size one there.
     if [n for n in found.shape if n != 1] != [n for n in target.shape if n != 1]:
         raise CheckpointError(
