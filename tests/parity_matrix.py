@@ -21,9 +21,9 @@ HEADER = """\
 # Parity with transformers
 
 A tiny random model of each family is saved by transformers {transformers}, read into ours, and
-compared in float32 with torch {torch} on a CPU: {tokens} tokens, batch 2; the largest difference over
-the largest value. Chunked prefill takes {chunk} + {rest} tokens, decode one at a time after {decoded}.
-The gradient is that of a random functional of the logits, at the embedding. Made by
+compared in float32 with torch {torch} on a CPU: {tokens} tokens, batch 2; the largest difference
+over the largest value. Chunked prefill takes {chunk} + {rest} tokens, decode one at a time after
+{decoded}. The gradient is that of a random functional of the logits, at the embedding. Made by
 `python tests/parity_matrix.py`; `tests/test_parity.py` holds every cell below 1e-5, and 32 greedy
 tokens equal.
 
@@ -33,9 +33,9 @@ tokens equal.
 
 NOTES = """
 DeepSeek-V3.2: where index scores are equal (a ReLU makes exact zeros common with few heads) the
-reference leaves open which token it takes, and ours takes the earliest; the case has 32 index heads,
-so that none are. The reference keeps index keys in the model's dtype; the released kernels, and our
-default, use fp8 with a scale.
+reference leaves open which token it takes, and ours takes the earliest; the case has 32 index
+heads, so that none are. The reference keeps index keys in the model's dtype; the released kernels,
+and our default, use fp8 with a scale.
 """
 
 
