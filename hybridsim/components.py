@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hybridsim.errors import bad_value, unknown
@@ -13,7 +14,7 @@ ROPE_SCALINGS = ("none", "llama3", "yarn")
 def require_positive(**values: int | float) -> None:
     """Raise SpecError for the first value that is not above zero."""
     for key, value in values.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise bad_value(
                 key, value, "must be at least 1" if isinstance(value, int) else "must be above 0"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from hybridsim.errors import unknown
 
@@ -53,10 +53,9 @@ class FlopConventions:
             "elementwise": "not counted (norms, activations, softmax, decays, residual adds)",
         }
 
-    def served(self) -> FlopConventions:
-        """Return the same conventions for a prefill as an engine serves it: last logits only."""
-        return replace(self, logits="last")
 
+# What a device executes when it serves: modelled times and the FLOPs beside them.
+SERVED = FlopConventions(logits="last")
 
 # What a stock counter sees on a reference implementation: every score, no solve.
 FULL_SQUARE = FlopConventions(attention="full_square", triangular_solve=False)

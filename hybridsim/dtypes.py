@@ -38,7 +38,7 @@ class Dtypes:
     """The number formats of one deployment; each is a key of BYTES_PER_ELEMENT.
 
     Attributes:
-        weights: parameters; also the rate at which matrix products run.
+        weights: parameters.
         activations: tensors between operators.
         kv: keys, values and latents in the cache.
         state: recurrent state of linear-attention layers.
@@ -50,6 +50,11 @@ class Dtypes:
     kv: str = "bf16"
     state: str = "fp32"
     conv_state: str = "bf16"
+
+    @property
+    def products(self) -> str:
+        """The format that matrix products run in: the wider of weights and activations."""
+        return max(self.weights, self.activations, key=lambda dtype: BYTES_PER_ELEMENT[dtype])
 
     def __post_init__(self) -> None:
         for field in fields(self):

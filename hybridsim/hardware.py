@@ -60,7 +60,7 @@ class Hardware:
         if dtype not in self.peak_flops:
             rates = ", ".join(sorted(self.peak_flops))
             raise SpecError(
-                f"dtypes.weights={dtype}: {self.name} has no {dtype} rate (known: {rates})"
+                f"dtypes.activations={dtype}: {self.name} has no {dtype} rate (known: {rates})"
             )
         return float(self.peak_flops[dtype]) * self.num_devices
 

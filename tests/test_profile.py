@@ -88,7 +88,7 @@ def test_tables_add_up_to_the_totals(found: Any) -> None:
         assert sum(row["state_bytes"] for row in rows) == 43_417_600
     ttft = sum(row["prefill_latency_s"] for row in found.nodes)
     assert ttft == pytest.approx(document["workload"]["ttft_s"])
-    assert all(row["provenance"] == "modelled" for row in found.nodes)
+    assert all(row["latency_provenance"] == "modelled" for row in found.nodes)
     assert [row["twin_cache_bytes_per_sequence"] for row in found.sweep] == [
         n * 27 * 1152 for n in (4096, 4096, 131072, 131072)
     ]
@@ -134,3 +134,27 @@ def test_published_formulas_are_not_counted_against_other_products() -> None:
 def test_wrong_settings_are_one_line(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         profile("kimi_linear", **settings)
+
+
+def test_a_model_without_attention_has_no_twin() -> None:
+    document = profile(
+        "kimi_linear",
+        overrides=["layer_pattern=L*27", "~mixers.F"],
+        contexts=[4096],
+        flops={"count": False},
+    ).document
+    assert document["spec"]["all_full_twin"] is None
+    assert document["crossover_tokens"]["memory"] is None
+    assert document["cache"]["kv_bytes_per_token"] == 0
+
+
+def test_a_windowed_model_is_compared_with_its_unwindowed_self() -> None:
+    document = profile(
+        "qwen3_32b",
+        overrides=["mixers.F.window=4096"],
+        contexts=[4096],
+        flops={"count": False},
+    ).document
+    assert document["cache"]["kv_bytes_per_token"] == 0
+    assert document["cache"]["window_bytes_per_sequence"] == 4096 * 262_144
+    assert document["crossover_tokens"]["memory"] == 4096

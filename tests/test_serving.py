@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from hybridsim import load_spec
-from hybridsim.cost.crossover import crossover_tokens, last_crossing
+from hybridsim.conventions import FULL_SQUARE, SERVED
+from hybridsim.cost.crossover import crossover_tokens, last_crossing, mixing_flops
 from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
 from hybridsim.cost.patterns import PatternCosts, PatternPoint
@@ -111,7 +112,7 @@ def test_last_crossing() -> None:
     crossing = crossover_tokens(load_spec("kimi_linear"), Deployment(), H200)["decode_latency"]
     assert crossing is not None
     twin = ModelCosts.of(build_graph(load_spec("kimi_linear").all_full_twin()))
-    served = replace(Deployment(), conventions=Deployment().conventions.served())
+    served = replace(Deployment(), conventions=SERVED)
 
     def saving(n: int) -> float:
         theirs = step_time(twin.ops, decode(n), 1, served, H200).latency_s
@@ -142,9 +143,44 @@ def test_devices_add_up_ideally() -> None:
 
 
 def test_a_dtype_without_a_rate_is_an_error() -> None:
-    deployment = Deployment(dtypes=Dtypes(weights="fp4"))
-    with pytest.raises(SpecError, match=r"dtypes\.weights=fp4: h200 has no fp4 rate"):
+    deployment = Deployment(dtypes=Dtypes(weights="fp4", activations="fp4"))
+    with pytest.raises(SpecError, match=r"dtypes\.activations=fp4: h200 has no fp4 rate"):
         step_time(costs("kimi_linear").ops, decode(1), 1, deployment, H200)
+
+
+def test_narrow_weights_save_bytes_not_flops() -> None:
+    ops = costs("llama31_8b").ops
+    plain, narrow = (
+        step_time(ops, prefill(8192), 1, Deployment(dtypes=Dtypes(weights=w)), H200)
+        for w in ("bf16", "fp4")
+    )
+    assert narrow.moved_bytes < plain.moved_bytes
+    assert narrow.latency_s == pytest.approx(plain.latency_s, rel=0.02)
+
+
+def test_what_is_counted_does_not_change_the_time() -> None:
+    squares = Deployment(conventions=FULL_SQUARE)
+    for deployment in (squares, Deployment()):
+        point = Serving(costs("kimi_linear"), deployment, H200).point(65536, 1)
+        assert point["prefill"]["latency_s"] == pytest.approx(0.697, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "minimax_m1_tiny"])
+@pytest.mark.parametrize("cost", ["prefill_flops", "prefill_flops_mixing"])
+def test_padded_prompts_cross_several_times_and_the_last_counts(name: str, cost: str) -> None:
+    spec = load_spec(name)
+    twin = spec.all_full_twin()
+    assert twin is not None
+    ours, theirs = (ModelCosts.of(build_graph(s)) for s in (spec, twin))
+
+    def paid(found: ModelCosts, n: int) -> int:
+        if cost == "prefill_flops":
+            return found.forward_flops(prefill(n), SERVED)
+        return mixing_flops(found, n, Deployment())
+
+    dearer = [n for n in range(1, 2000) if paid(ours, n) >= paid(theirs, n)]
+    found = crossover_tokens(spec, Deployment(), H200)[cost]
+    assert found == max(dearer, default=0)
 
 
 def test_workload_figures_by_hand() -> None:

@@ -87,6 +87,16 @@ def test_a_users_file_inherits_from_a_shipped_spec(tmp_path: Path) -> None:
     assert load_spec(str(file), ["name=again"]).name == "again"
 
 
+def test_a_users_file_wins_over_a_shipped_spec_of_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "qwen3_32b.yaml"
+    file.write_text("defaults:\n  - qwen3_1_7b\n  - _self_\nname: shadow\n")
+    assert load_spec(file).name == "shadow"
+    assert load_spec("qwen3_32b").name == "qwen3_32b"
+    file.rename(tmp_path / "other.yml")
+    with pytest.raises(SpecError, match=r"must end in \.yaml"):
+        load_spec(tmp_path / "other.yml")
+
+
 def test_patterns_are_quoted_for_hydra() -> None:
     given = ["spec.layer_pattern=(LF)*2,F*4", "layer_pattern='LF'", "spec.name=a", "x=(b"]
     assert quote_patterns(given) == [

@@ -11,6 +11,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from hybridsim.commands.task import FAILED_JOBS
+
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +38,12 @@ def gather(documents: list[dict[str, Any]], folder: Path, chosen: str, pictures:
     from hybridsim.report import comparison, files, tables
 
     rows = comparison.comparison_rows(documents)
-    document = {"schema": comparison.SCHEMA, "rows": rows, "profiles": documents}
+    document = {
+        "schema": comparison.SCHEMA,
+        "rows": rows,
+        "failed_jobs": FAILED_JOBS,
+        "profiles": documents,
+    }
     files.write_json(folder / "comparison.json", document)
     files.write_table(folder, "comparison", rows)
     if pictures:

@@ -28,10 +28,11 @@ def main(cfg: DictConfig) -> float:
     fields = config.plain(cfg)
     spec, chosen = config.take_spec(fields), config.take_format(fields)
     pictures = config.take_switch(fields, "pictures")
-    from hybridsim.profiler.profile import profile
+    hardware, workload = fields.pop("hardware"), fields.pop("workload")
+    from hybridsim.profiler.profile import profile_spec
 
     with _progress(f"profiling {spec.name}"):
-        found = profile(spec, overrides=config.task_overrides(), **fields)
+        found = profile_spec(spec, hardware, workload, config.task_overrides(), fields)
     folder = Path(config.output_dir())
     write(found, folder, pictures)
     show(found, chosen, folder)

@@ -26,6 +26,7 @@ def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig]
 
     A run ends there, with exit code 1. A job of a sweep returns NaN, which sweepers take for a
     failed trial, and the sweep goes on: nothing already computed is lost, and the exit code tells.
+    A bug of ours keeps its traceback either way.
     """
 
     @functools.wraps(work)
@@ -34,9 +35,14 @@ def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig]
             return work(cfg)
         except (HybridsimError, OmegaConfBaseException) as error:
             line = explain(error, {}) or str(error)
+        except Exception as error:
+            if not config.is_multirun():
+                raise
+            log.exception("job %s met a bug", HydraConfig.get().job.num)
+            line = repr(error)
         if not config.is_multirun():
             sys.exit(f"hybridsim {HydraConfig.get().job.name}: {line}")
-        FAILED_JOBS.append(line)
+        FAILED_JOBS.append(f"job {HydraConfig.get().job.num}: {line}")
         log.error("job %s failed: %s", HydraConfig.get().job.num, line)
         return math.nan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from hybridsim.conventions import SERVED
 from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
 from hybridsim.cost.roofline import step_time
@@ -43,7 +44,10 @@ def crossover_tokens(
         return dict.fromkeys(DEFINITIONS)
     ours, theirs = (ModelCosts.of(build_graph(s)) for s in (spec, twin))
     return {
-        name: last_crossing(lambda n, c=cost: c(theirs, n) - c(ours, n))  # type: ignore[misc]
+        name: last_crossing(
+            lambda n, c=cost: c(theirs, n) - c(ours, n),  # type: ignore[misc]
+            ripple=_chunk_size(spec) if name.startswith("prefill") else 0,
+        )
         for name, cost in _costs(deployment, hardware, batch_size).items()
     }
 
@@ -52,7 +56,7 @@ def _costs(
     deployment: Deployment, hardware: Hardware, batch_size: int
 ) -> dict[str, Callable[[ModelCosts, int], float]]:
     dtypes = deployment.dtypes
-    served = replace(deployment, conventions=deployment.conventions.served())
+    served = replace(deployment, conventions=SERVED)
 
     def decode_step(costs: ModelCosts, n: int) -> float:
         return step_time(costs.ops, decode(n), batch_size, served, hardware).latency_s
@@ -83,15 +87,27 @@ def mixing_flops(costs: ModelCosts, context_tokens: int, deployment: Deployment)
     )
 
 
-def last_crossing(saving: Callable[[int], float]) -> int | None:
+def _chunk_size(spec: ModelSpec) -> int:
+    """Return the largest chunk of the spec's mixers: prompts are padded to whole chunks."""
+    return max((getattr(s, "chunk_size", 0) for s in spec.mixers.values()), default=0)
+
+
+def last_crossing(saving: Callable[[int], float], ripple: int = 0) -> int | None:
     """Return the last n at which `saving(n)` is not above zero, None where that is the end.
 
     A grid of powers of two and their halves finds the last interval in which the sign changes;
-    bisection finds the crossing in it.
+    bisection finds a crossing in it.
+
+    Args:
+        saving: what the twin costs more.
+        ripple: period of a sawtooth on it (padding to chunks), at its lowest one past each
+            multiple. It makes several crossings of one; the last is looked for step by step.
     """
     grid = [1]
     while grid[-1] < SEARCHED_TOKENS:
         grid += [grid[-1] * 3 // 2, grid[-1] * 2] if grid[-1] > 1 else [2]
+    if ripple:
+        grid = sorted({*grid, *(n + 1 for n in grid), *range(1, 4 * ripple, ripple)})
     if saving(grid[-1]) <= 0:
         return None
     above = len(grid) - 1
@@ -103,4 +119,4 @@ def last_crossing(saving: Callable[[int], float]) -> int | None:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if saving(middle) > 0 else (middle, high)
-    return low
+    return max(n for n in range(low, low + 2 * ripple + 1) if saving(n) <= 0)

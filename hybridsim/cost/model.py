@@ -89,6 +89,15 @@ class ModelCosts:
             if (cache := cost.cache(dtypes)).window_tokens is None
         )
 
+    def window_bytes(self, dtypes: Dtypes) -> int:
+        """Return the bytes that the windowed layers of one sequence keep once they are full."""
+        caches = [(cost.cache(dtypes), n) for cost, n in self._costs]
+        return sum(
+            n * cache.kv_bytes(cache.window_tokens)
+            for cache, n in caches
+            if cache.window_tokens is not None
+        )
+
     def kv_cache_bytes(self, context_tokens: int, dtypes: Dtypes) -> int:
         """Return the bytes of keys, values, latents and index keys of one sequence."""
         return sum(n * cost.cache(dtypes).kv_bytes(context_tokens) for cost, n in self._costs)

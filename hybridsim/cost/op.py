@@ -14,6 +14,8 @@ from hybridsim.graph import ADD, EMBEDDING, HEAD, NORM, Op
 from hybridsim.mixers import CacheShape, MixerCost, MixerSettings, mixer_cost
 from hybridsim.steps import Step
 
+MAX_ROUTING_SKEW = 10  # beyond, one expert takes everything
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -35,8 +37,10 @@ class Deployment:
     memory_utilization: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.routing_skew < 0:
-            raise bad_value("routing_skew", self.routing_skew, "must be at least 0 (0 is uniform)")
+        if not 0 <= self.routing_skew <= MAX_ROUTING_SKEW:
+            raise bad_value(
+                "routing_skew", self.routing_skew, f"must be 0 (uniform) to {MAX_ROUTING_SKEW}"
+            )
         if self.prefill_chunk_tokens < 1:
             raise bad_value("prefill_chunk_tokens", self.prefill_chunk_tokens, "must be at least 1")
         if not 0 < self.memory_utilization <= 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from hybridsim.conventions import SERVED
 from hybridsim.cost.op import Deployment, op_cost
 from hybridsim.cost.roofline import op_time
 from hybridsim.errors import unknown
@@ -62,7 +63,7 @@ class PatternCosts:
         self.spec = spec
         self.context_tokens = context_tokens
         self.batch_size = batch_size
-        self.deployment = replace(deployment, conventions=deployment.conventions.served())
+        self.deployment = replace(deployment, conventions=SERVED)
         self.hardware = hardware
         self._outer = self._sum(outer_ops(spec))
         self._layers: dict[tuple[str, str], tuple[float, ...]] = {}

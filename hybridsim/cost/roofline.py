@@ -50,7 +50,7 @@ def op_time(
     """Return one op's FLOPs, bytes and time for a step of `batch_size` sequences."""
     flops = batch_size * op_cost(op).flops(step, deployment.conventions)
     moved = op_bytes(op, step, batch_size, deployment)
-    compute_s = flops / hardware.total_flops_per_s(deployment.dtypes.weights)
+    compute_s = flops / hardware.total_flops_per_s(deployment.dtypes.products)
     traffic_s = moved / hardware.total_bandwidth_bytes_per_s
     bound = "compute" if compute_s > traffic_s else "bandwidth"
     return OpTime(flops, moved, max(compute_s, traffic_s), bound)

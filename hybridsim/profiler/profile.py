@@ -10,6 +10,7 @@ from typing import Any
 from hybridsim.cost.crossover import DEFINITIONS, crossover_tokens
 from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
+from hybridsim.errors import SpecError
 from hybridsim.fields import parse_dataclass
 from hybridsim.graph import build_graph
 from hybridsim.hardware import Hardware, parse_hardware
@@ -57,15 +58,27 @@ def profile(
         spec: a spec, or what `load_spec` takes.
         hardware: a device, its name in conf/hardware, or its fields.
         workload: a workload, its name in conf/workload, or its fields.
-        overrides: recorded as what the user changed; with a spec's name also applied to it.
+        overrides: changes to the spec, as in `load_spec`; recorded too.
         **settings: fields of ProfileSettings, e.g. `contexts=[4096], batch_sizes=[1, 8]`.
 
     Raises:
         SpecError: something given does not fit.
         UncountedOperatorError: the model uses an operator without a counting rule.
     """
-    if not isinstance(spec, ModelSpec):
-        spec = load_spec(spec, overrides)
+    if isinstance(spec, ModelSpec) and overrides:
+        raise SpecError(f"overrides={list(overrides)}: change the spec itself instead")
+    chosen = spec if isinstance(spec, ModelSpec) else load_spec(spec, overrides)
+    return profile_spec(chosen, hardware, workload, overrides, settings)
+
+
+def profile_spec(
+    spec: ModelSpec,
+    hardware: Hardware | str | Mapping[str, Any],
+    workload: Workload | str | Mapping[str, Any],
+    overrides: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Profile:
+    """Return the costs of a spec to which the overrides were already applied: see `profile`."""
     parsed: ProfileSettings = parse_dataclass(ProfileSettings, settings, "")
     return _profile(spec, _hardware(hardware), _workload(workload), parsed, overrides)
 
@@ -92,7 +105,7 @@ def _profile(
 ) -> Profile:
     graph, deployment = build_graph(spec), settings.deployment()
     costs, twin_spec = ModelCosts.of(graph), spec.all_full_twin()
-    serving = Serving(costs, deployment, hardware)
+    serving = Serving(costs, deployment, hardware, spec.native_context)
     twin = None
     if twin_spec is not None:
         twin = Serving(ModelCosts.of(build_graph(twin_spec)), deployment, hardware)
@@ -140,10 +153,15 @@ def _spec_record(spec: ModelSpec, twin: ModelSpec | None) -> dict[str, Any]:
 
 def _cache_record(costs: ModelCosts, deployment: Deployment) -> dict[str, Any]:
     dtypes = deployment.dtypes
+    used = [op.settings for op in costs.ops]
     return {
         "kv_bytes_per_token": costs.kv_bytes_per_token(dtypes),
+        "window_bytes_per_sequence": costs.window_bytes(dtypes),
         "state_bytes_per_sequence": costs.state_bytes(dtypes),
         "kv_dtype": dtypes.kv,
+        "index_key_dtypes": sorted(
+            {s.index_key_dtype for s in used if hasattr(s, "index_key_dtype")}
+        ),
         "state_dtype": dtypes.state,
         "conv_state_dtype": dtypes.conv_state,
         "provenance": "closed form, exact",

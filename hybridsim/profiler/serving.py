@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
+from hybridsim.conventions import SERVED
 from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
 from hybridsim.cost.roofline import (
@@ -26,9 +28,16 @@ Point = dict[str, Any]
 class Serving:
     """A model on a device, as an engine serves it: logits at the last position only."""
 
-    def __init__(self, costs: ModelCosts, deployment: Deployment, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        costs: ModelCosts,
+        deployment: Deployment,
+        hardware: Hardware,
+        native_context: float = math.inf,
+    ) -> None:
         self.costs = costs
-        self.deployment = replace(deployment, conventions=deployment.conventions.served())
+        self.native_context = native_context
+        self.deployment = replace(deployment, conventions=SERVED)
         self.hardware = hardware
 
     def cache_bytes(self, context_tokens: int) -> int:
@@ -91,6 +100,10 @@ class Serving:
             self.deployment,
             self.hardware,
         )
+        per_million = {
+            "prompt": ttft_s / workload.prompt_tokens * 1e6,
+            "output": tpot_s / concurrency * 1e6,
+        }
         request_device_s = ttft_s + workload.output_tokens * tpot_s / concurrency
         return {
             **asdict(workload),
@@ -104,19 +117,19 @@ class Serving:
                 workload.context_target
             ),
             "device_s_per_million_tokens": {
-                "prompt": ttft_s / workload.prompt_tokens * 1e6,
-                "output": tpot_s / concurrency * 1e6,
+                part: self.hardware.num_devices * time_s for part, time_s in per_million.items()
             },
             "cost_usd_per_million_tokens": {
-                "prompt": self._usd(ttft_s / workload.prompt_tokens * 1e6),
-                "output": self._usd(tpot_s / concurrency * 1e6),
+                part: self._usd(time_s) for part, time_s in per_million.items()
             },
+            "beyond_native_context": workload.total_tokens > self.native_context,
             "provenance": MODELLED,
         }
 
     def _largest_batch_size(self, context_tokens: int) -> int:
         return largest_batch_size(self.costs, context_tokens, self.deployment, self.hardware)
 
-    def _usd(self, device_s: float) -> float | None:
+    def _usd(self, time_s: float) -> float | None:
+        """Return what all devices cost in that time."""
         price = self.hardware.total_price_usd_per_hour
-        return None if price is None else device_s / SECONDS_PER_HOUR * price
+        return None if price is None else time_s / SECONDS_PER_HOUR * price

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from hybridsim.conventions import SERVED
 from hybridsim.cost.op import Deployment, op_cost
 from hybridsim.cost.roofline import MODELLED, op_time
 from hybridsim.graph import ModelGraph, Op
@@ -22,7 +23,7 @@ def kind_rows(
 
     Prefill is of one prompt of the workload, decode of all its sequences after their prompts.
     """
-    served = replace(deployment, conventions=deployment.conventions.served())
+    served = replace(deployment, conventions=SERVED)
     rows: dict[tuple[str, str], Counter[str]] = {}
     titles: dict[tuple[str, str], str] = {}
     for op, count in graph.op_counts().items():
@@ -64,7 +65,7 @@ def node_rows(
     graph: ModelGraph, workload: Workload, deployment: Deployment, hardware: Hardware
 ) -> list[dict[str, Any]]:
     """Return one row per node of the graph, for the workload's prompt and concurrency."""
-    served = replace(deployment, conventions=deployment.conventions.served())
+    served = replace(deployment, conventions=SERVED)
     steps = (prefill(workload.prompt_tokens), decode(workload.prompt_tokens))
     rows = []
     for name, op, layer in graph.nodes():
@@ -81,7 +82,7 @@ def node_rows(
                 **_op_figures(op, workload, served, hardware),
                 "prefill_bound": read.bound,
                 "decode_bound": write.bound,
-                "provenance": MODELLED,
+                "latency_provenance": MODELLED,
             }
         )
     return rows

@@ -19,6 +19,12 @@ def comparison_rows(documents: list[Record]) -> list[Record]:
     return [_row(document) for document in documents]
 
 
+def _changes(document: Record) -> str:
+    """Return the overrides that the other columns do not show."""
+    shown = ("spec=", "workload=", "hardware=")
+    return " ".join(o for o in document["overrides"] if not o.startswith(shown))
+
+
 def _row(document: Record) -> Record:
     load, cache = document["workload"], document["cache"]
     tokens = load["prompt_tokens"] + load["output_tokens"]
@@ -43,13 +49,15 @@ def _row(document: Record) -> Record:
         "largest_batch_size": load["largest_batch_size"],
         "output_usd_per_million_tokens": load["cost_usd_per_million_tokens"]["output"],
         "crossover_memory_tokens": document["crossover_tokens"]["memory"],
-        "provenance": load["provenance"],
-        "overrides": " ".join(document["overrides"]),
+        "beyond_native_context": load["beyond_native_context"],
+        "latency_provenance": load["provenance"],
+        "overrides": _changes(document),
     }
 
 
 def comparison_table(rows: list[Record]) -> RenderableType:
     """Return the comparison for the terminal."""
+    changed = any(row["overrides"] for row in rows)
     columns = (
         "spec",
         "workload",
@@ -64,15 +72,16 @@ def comparison_table(rows: list[Record]) -> RenderableType:
         "memory",
         "fits",
         "max batch",
+        *(["overrides"] if changed else []),
     )
     lines = [
         (
             row["spec"],
             row["workload"],
-            row["hardware"],
+            f"{row['num_devices']} x {row['hardware']}",
             exact(row["parameters"]),
             exact(row["kv_bytes_per_token"]),
-            tokens_text(row["context_tokens"]),
+            tokens_text(row["context_tokens"]) + (" *" if row["beyond_native_context"] else ""),
             bytes_text(row["cache_bytes_per_sequence"]),
             seconds_text(row["ttft_s"]),
             seconds_text(row["tpot_s"]),
@@ -80,7 +89,11 @@ def comparison_table(rows: list[Record]) -> RenderableType:
             bytes_text(row["total_bytes"]),
             "yes" if row["fits"] else "no",
             exact(row["largest_batch_size"]),
+            *([row["overrides"]] if changed else []),
         )
         for row in rows
     ]
-    return table("Comparison; sizes exact, times modelled", columns, lines)
+    title = "Comparison; parameters and cache exact, times and memory modelled"
+    if any(row["beyond_native_context"] for row in rows):
+        title += "; * beyond the native context"
+    return table(title, columns, lines)

@@ -23,4 +23,6 @@ def write_table(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
     """Write rows as NAME.csv and NAME.parquet."""
     frame = pd.DataFrame(rows)
     frame.to_csv(folder / f"{name}.csv", index=False)
-    frame.to_parquet(folder / f"{name}.parquet", index=False)
+    # Parquet's integers end at 2^63; FLOPs of a large batch do not.
+    wide = [c for c in frame if frame[c].map(lambda v: isinstance(v, int) and v >= 1 << 63).any()]
+    frame.astype(dict.fromkeys(wide, float)).to_parquet(folder / f"{name}.parquet", index=False)

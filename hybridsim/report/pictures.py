@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,11 @@ def comparison_picture(path: Path, rows: list[Record]) -> None:
         "ttft_s": ("time to first token (s, modelled)", 1),
         "tpot_s": ("time per output token (ms, modelled)", 1e-3),
     }
-    labels = [f"{row['spec']}\n{row['workload']}" for row in rows]
+    # Numbered, as the jobs are: equal labels would share one bar.
+    labels = [
+        "\n".join(textwrap.wrap(f"{i}: {row['spec']} {row['workload']} {row['overrides']}", 36))
+        for i, row in enumerate(rows)
+    ]
     figure, axes = plt.subplots(1, 3, figsize=(13, 2 + 0.5 * len(rows)), sharey=True)
     for axis, (key, (title, unit)) in zip(axes, figures.items(), strict=True):
         values = [row[key] / unit for row in rows]

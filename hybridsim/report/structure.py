@@ -66,7 +66,10 @@ def _layer_rows(graph: ModelGraph, dtypes: Dtypes) -> list[dict[str, Any]]:
                 "mixer": " + ".join(op.title for op in nodes if op.kind == "mixer") or "none",
                 "ffn": " + ".join(op.title for op in nodes if op.kind == "ffn") or "none",
                 "parameters_per_layer": sum(op_cost(op).parameters for op in nodes),
-                "kv_bytes_per_token": sum(cache.bytes_per_token for cache in caches),
+                "kv_bytes_per_token": sum(
+                    c.bytes_per_token for c in caches if c.window_tokens is None
+                ),
+                "window_bytes": sum(c.kv_bytes(c.window_tokens) for c in caches if c.window_tokens),
                 "window_tokens": next((c.window_tokens for c in caches if c.window_tokens), None),
                 "state_bytes": sum(cache.state_bytes for cache in caches),
             }

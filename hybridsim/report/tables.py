@@ -14,7 +14,15 @@ from hybridsim.report.units import bytes_text, decimal_text, exact, seconds_text
 
 Record = dict[str, Any]
 
-TEXTS = {"note", "of", "mixer", "feed-forward", "workload", "device"}  # columns set to the left
+TEXTS = {
+    "note",
+    "of",
+    "overrides",
+    "mixer",
+    "feed-forward",
+    "workload",
+    "device",
+}  # columns set to the left
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -42,10 +50,11 @@ def profile_report(document: Record, twin_rows: list[Record]) -> RenderableType:
 
 def _heading(document: Record) -> RenderableType:
     spec, hardware = document["spec"], document["hardware"]
+    changed = "" if _as_published(document) else ", changed by overrides"
     devices = f"{hardware['num_devices']} x " if hardware["num_devices"] > 1 else ""
     return Text.assemble(
         (f"{spec['name']}", "bold"),
-        f"  {spec['description']}\n",
+        f"  {spec['description']}{changed}\n",
         (spec["layer_pattern"], "cyan"),
         f"\non {devices}{hardware['title']};"
         " times are modelled (roofline), sizes and FLOPs exact\n",
@@ -58,7 +67,8 @@ def totals_table(document: Record) -> Table:
     published = document["spec"]["published"]
 
     def noted(key: str) -> str:
-        return f"published: {published[key]}" if published.get(key) else ""
+        shown = published.get(key) and _as_published(document)
+        return f"published: {published[key]}" if shown else ""
 
     rows = [
         ("parameters", exact(parameters["total"]), noted("total")),
@@ -69,7 +79,8 @@ def totals_table(document: Record) -> Table:
             "",
         ),
         ("  without embedding and head", exact(parameters["active_excluding_embeddings"]), ""),
-        ("KV cache per token", f"{exact(cache['kv_bytes_per_token'])} B", cache["kv_dtype"]),
+        ("KV cache per token", f"{exact(cache['kv_bytes_per_token'])} B", _kv_dtypes(cache)),
+        *_window_row(cache),
         (
             "state per sequence",
             f"{exact(cache['state_bytes_per_sequence'])} B",
@@ -77,6 +88,22 @@ def totals_table(document: Record) -> Table:
         ),
     ]
     return table("Totals", ("", "exact", "note"), rows)
+
+
+def _as_published(document: Record) -> bool:
+    """Whether no override changed the spec."""
+    return not any(o.lstrip("+~").startswith("spec.") for o in document["overrides"])
+
+
+def _kv_dtypes(cache: Record) -> str:
+    index = ", ".join(cache["index_key_dtypes"])
+    return f"{cache['kv_dtype']}, index keys {index}" if index else str(cache["kv_dtype"])
+
+
+def _window_row(cache: Record) -> list[tuple[str, str, str]]:
+    size = cache["window_bytes_per_sequence"]
+    note = "windowed layers, once full"
+    return [("window per sequence", f"{exact(size)} B", note)] if size else []
 
 
 def flops_table(document: Record) -> Table:
@@ -158,7 +185,7 @@ def sweep_table(document: Record, rows: list[Record]) -> Table:
         "memory",
         "fits",
     )
-    title = f"Context sweep, modelled; fits: {usable}"
+    title = f"Context sweep: cache exact, times and memory modelled; fits: {usable}"
     if any(row["context_tokens"] > native for row in rows):
         title += f"; * beyond the native context of {native:,}"
     return table(title, columns, lines)
@@ -168,7 +195,7 @@ def crossover_table(document: Record) -> Table:
     """Return from which context on the model is cheaper than its all-full twin."""
     crossovers, definitions = document["crossover_tokens"], document["crossover_definitions"]
     own_twin = document["spec"]["all_full_twin"] is None
-    none = "is its own twin" if own_twin else "never"
+    none = "no other twin" if own_twin else "never"
     rows = [
         (name, none if tokens is None else exact(tokens), definitions[name])
         for name, tokens in crossovers.items()
@@ -179,6 +206,7 @@ def crossover_table(document: Record) -> Table:
 def workload_table(document: Record) -> Table:
     """Return the modelled figures of the workload."""
     load = document["workload"]
+    beyond = ", beyond the native context" if load["beyond_native_context"] else ""
     cost, device_s = load["cost_usd_per_million_tokens"], load["device_s_per_million_tokens"]
     rows = [
         ("time to first token (TTFT)", seconds_text(load["ttft_s"]), "one prompt, no queue"),
@@ -216,7 +244,7 @@ def workload_table(document: Record) -> Table:
         ),
     ]
     title = (
-        f"Workload {load['title']}, modelled: {load['prompt_tokens']:,} tokens in,"
+        f"Workload {load['title']}, modelled{beyond}: {load['prompt_tokens']:,} tokens in,"
         f" {load['output_tokens']:,} out, {load['concurrency']} at once"
     )
     return table(title, ("", "figure", "note"), rows)

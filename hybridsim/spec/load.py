@@ -16,10 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from hybridsim.errors import SpecError
 from hybridsim.hydra_errors import explain
 from hybridsim.paths import CONF_DIR, SPECS_DIR
+from hybridsim.spec import source
 from hybridsim.spec.overrides import quote_patterns
 from hybridsim.spec.parse import parse_spec
 from hybridsim.spec.schema import ModelSpec
-from hybridsim.spec.source import register
 
 
 def load_spec(spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> ModelSpec:
@@ -36,13 +36,13 @@ def load_spec(spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         if overrides:
             raise SpecError(f"overrides={list(overrides)}: change the mapping itself instead")
         return parse_spec(spec)
-    name, search_path = _locate(spec)
+    name, folders = _locate(spec)
     dotted = quote_patterns(f"{_marks(o)}spec.{o.lstrip('+~')}" for o in overrides)
     try:
-        with _fresh_hydra():
-            register()
+        with _fresh_hydra(), _searched_first(folders):
+            source.register()
             with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-                found = compose("spec_only", [f"spec={name}", *search_path, *dotted])
+                found = compose("spec_only", [f"spec={name}", *dotted])
         content = OmegaConf.to_container(found.spec, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         line = explain(error, {"spec": spec_names()})
@@ -57,13 +57,15 @@ def spec_names() -> list[str]:
 
 
 def _locate(spec: str | Path) -> tuple[str, list[str]]:
-    """Return the spec's name and the overrides that let Hydra find it."""
+    """Return the spec's name and the folder to look for it first, if it was given by path."""
     path = Path(spec)
     if path.suffix not in (".yaml", ".yml") and path.name == str(spec):
         return str(spec), []
     if not path.is_file():
         raise SpecError(f"spec={spec}: no such file")
-    return path.stem, [f"hydra.searchpath=[spec://{path.resolve().parent}]"]
+    if path.suffix != ".yaml":
+        raise SpecError(f"spec={spec}: the name of a spec's file must end in .yaml")
+    return path.stem, [str(path.resolve().parent)]
 
 
 def _marks(override: str) -> str:
@@ -81,3 +83,13 @@ def _fresh_hydra() -> Iterator[None]:
         yield
     finally:
         instance.hydra = outer
+
+
+@contextmanager
+def _searched_first(folders: list[str]) -> Iterator[None]:
+    """Let the folder of a given file win over a shipped spec of the same name."""
+    source.first_folders[:] = folders
+    try:
+        yield
+    finally:
+        source.first_folders.clear()

@@ -157,15 +157,17 @@ class ModelSpec:
         """Return the model with full attention in place of every cheaper mixer, all else equal.
 
         The attention is, in this order: the mixer `full_twin` names; the one full attention that
-        the spec defines; the spec's one sparse attention with its sparsity taken away. None where
-        the model is its own twin.
+        the spec defines; the spec's one sparse or windowed attention without its limit. None where
+        the model is its own twin, or defines no attention at all.
 
         Raises:
-            SpecError: none of the three is unambiguous.
+            SpecError: several kinds of attention could be it.
         """
         if all(self._is_full(letter) for letter in self.layer_letters):
             return None
         twin = self._twin_settings()
+        if twin is None:
+            return None
         full = self._twin_letter(twin)
         # A layer of several mixers becomes one layer of attention.
         letters = "".join(char if self._is_full(char) else full for char in self.layer_letters)
@@ -189,18 +191,18 @@ class ModelSpec:
         free = (letter for letter in TWIN_LETTERS if letter not in taken)
         return same[0] if same else next(free)
 
-    def _twin_settings(self) -> MixerSettings:
+    def _twin_settings(self) -> MixerSettings | None:
         if self.full_twin is not None:
             return self._required_twin(self.mixers[self.full_twin])
         full = {s for s in self.mixers.values() if s.is_full_attention}
         if not full:
             full = {twin for s in self.mixers.values() if (twin := s.full_twin()) is not None}
-        if len(full) != 1:
+        if len(full) > 1:
             raise SpecError(
-                f"full_twin=null: {len(full)} kinds of full attention are defined among the mixers"
-                f" {_names(self.mixers)}; name the letter the all-full twin should use"
+                f"spec.full_twin=null: {len(full)} kinds of full attention are defined among the"
+                f" mixers {_names(self.mixers)}; name the letter the all-full twin should use"
             )
-        return full.pop()
+        return full.pop() if full else None
 
     def _required_twin(self, settings: MixerSettings) -> MixerSettings:
         twin = settings.full_twin()

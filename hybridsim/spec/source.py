@@ -18,6 +18,8 @@ from hybridsim.paths import SPECS_DIR
 from hybridsim.spec.parse import with_defaults
 
 GROUP = "spec"
+
+first_folders: list[str] = []  # searched before all others: the folder of a file given by path
 USER_FOLDERS_VARIABLE = "HYBRIDSIM_SPECS"
 
 
@@ -87,7 +89,7 @@ class SpecSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         user = [p for p in os.environ.get(USER_FOLDERS_VARIABLE, "").split(os.pathsep) if p]
-        for folder in [*user, str(SPECS_DIR)]:
+        for folder in [*first_folders, *user, str(SPECS_DIR)]:
             search_path.append(provider="hybridsim", path=f"spec://{folder}")
 
 

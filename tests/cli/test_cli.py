@@ -62,7 +62,9 @@ WRONG = {
     "not a mapping": (["spec=list"], "must hold a mapping of fields"),
     "missing field": (["spec=part"], "spec.num_layers: missing; give an integer"),
     "dtype": (["dtypes.kv=fp6"], "dtypes.kv=fp6: no such dtype"),
-    "no rate": (["dtypes.weights=fp4"], "h200 has no fp4 rate"),
+    "not finite": (["hardware.memory_bytes=inf"], "memory_bytes=inf: must be above 0"),
+    "skew": (["routing_skew=nan"], "routing_skew=nan: must be 0 (uniform) to 10"),
+    "no rate": (["dtypes.activations=fp4", "dtypes.weights=fp4"], "h200 has no fp4 rate"),
     "format": (["format=xml"], "format=xml: no such format (known: json, text)"),
     "batch": (["batch_sizes=[]"], "batch_sizes=[]: give at least one number"),
     "utilization": (["memory_utilization=1.5"], "must be above 0, at most 1"),
@@ -191,6 +193,7 @@ def test_a_failed_job_loses_nothing_of_the_sweep(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     rows = json.loads((only_run(tmp_path, "profile") / "comparison.json").read_text())["rows"]
     assert len(rows) == 2
+    assert [row["overrides"] for row in rows] != sorted({row["overrides"] for row in rows})[:1] * 2
 
 
 def test_describe(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hybridsim.components import RopeSettings, require_choice, require_multiple, require_positive
@@ -52,3 +52,6 @@ class AttentionSettings(MixerSettings):
     @property
     def is_full_attention(self) -> bool:
         return self.window is None
+
+    def full_twin(self) -> AttentionSettings:
+        return replace(self, window=None)
