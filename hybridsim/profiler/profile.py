@@ -160,7 +160,7 @@ def _cache_record(costs: ModelCosts, deployment: Deployment) -> dict[str, Any]:
         "state_bytes_per_sequence": costs.state_bytes(dtypes),
         "kv_dtype": dtypes.kv,
         "index_key_dtypes": sorted(
-            {s.index_key_dtype for s in used if hasattr(s, "index_key_dtype")}
+            {str(dtype) for s in used if (dtype := getattr(s, "index_key_dtype", None))}
         ),
         "state_dtype": dtypes.state,
         "conv_state_dtype": dtypes.conv_state,

@@ -15,14 +15,20 @@ SCHEMA = "hybridsim/comparison/1"
 
 
 def comparison_rows(documents: list[Record]) -> list[Record]:
-    """Return one row per profile: what a design review compares."""
-    return [_row(document) for document in documents]
+    """Return one row per profile: what a design review compares.
+
+    `overrides` are those in which the profiles differ.
+    """
+    same = set.intersection(*(set(document["overrides"]) for document in documents))
+    ignored = same if len(documents) > 1 else set()
+    return [_row(document) | {"overrides": _changes(document, ignored)} for document in documents]
 
 
-def _changes(document: Record) -> str:
-    """Return the overrides that the other columns do not show."""
+def _changes(document: Record, ignored: set[str]) -> str:
+    """Return the overrides in which the profile differs and that no other column shows."""
     shown = ("spec=", "workload=", "hardware=")
-    return " ".join(o for o in document["overrides"] if not o.startswith(shown))
+    different = [o for o in document["overrides"] if o not in ignored and not o.startswith(shown)]
+    return " ".join(different)
 
 
 def _row(document: Record) -> Record:
@@ -51,7 +57,6 @@ def _row(document: Record) -> Record:
         "crossover_memory_tokens": document["crossover_tokens"]["memory"],
         "beyond_native_context": load["beyond_native_context"],
         "latency_provenance": load["provenance"],
-        "overrides": _changes(document),
     }
 
 
