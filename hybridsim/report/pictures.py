@@ -134,7 +134,7 @@ def comparison_picture(path: Path, rows: list[Record]) -> None:
             labels, values, color=[COLOURS[0] if row["fits"] else "grey" for row in rows]
         )
         axis.bar_label(bars, fmt="{:.3g}", padding=3)
-        axis.margins(x=0.15)
+        axis.margins(x=0.25)
         axis.set_title(title, fontsize=10)
     axes[0].invert_yaxis()
     if not all(row["fits"] for row in rows):

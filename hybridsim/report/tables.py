@@ -29,7 +29,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
     """Return a table with texts to the left and figures to the right."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 or column in TEXTS else "right")
+        text = index == 0 or column in TEXTS
+        made.add_column(
+            column,
+            justify="left" if text else "right",
+            no_wrap=column not in TEXTS,
+            overflow="fold",
+        )
     for row in rows:
         made.add_row(*row)
     return made
@@ -258,5 +264,5 @@ def print_report(report: RenderableType, width: int | None = None) -> None:
     """Print to the terminal; wide enough for the tables where the output is no terminal."""
     console = Console(width=width)
     if not console.is_terminal:
-        console = Console(width=width or 160)
+        console = Console(width=width or 200)
     console.print(report)
