@@ -86,10 +86,6 @@ class _EmbeddingCost(OpCost):
         self.op = op
         self.parameters = op.vocab_size * op.hidden_size
 
-    @property
-    def active_parameters(self) -> int:
-        return self.parameters
-
     def weight_elements(self, step: Step, batch_size: int, deployment: Deployment) -> float:
         # One row a token, at most all of them.
         rows = min(self.op.vocab_size, step.new_tokens * batch_size)

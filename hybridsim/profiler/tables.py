@@ -8,7 +8,7 @@ from typing import Any
 
 from hybridsim.conventions import SERVED
 from hybridsim.cost.op import Deployment, op_cost
-from hybridsim.cost.roofline import MODELLED, op_time
+from hybridsim.cost.roofline import MODELLED, OpTime, op_time
 from hybridsim.graph import ModelGraph, Op
 from hybridsim.hardware import Hardware
 from hybridsim.profiler.serving import Point, Serving
@@ -30,7 +30,8 @@ def kind_rows(
         key = (op.part, op.letter)
         titles[key] = op.title
         totals = rows.setdefault(key, Counter())
-        figures = _op_figures(op, workload, served, hardware)
+        times = _op_times(op, workload, served, hardware)
+        figures = _op_figures(op, workload, served, *times)
         totals.update({name: count * value for name, value in figures.items()} | {"count": count})
     return [
         {"kind": part, "letter": letter, "title": titles[part, letter], **totals}
@@ -38,19 +39,28 @@ def kind_rows(
     ]
 
 
-def _op_figures(
+def _op_times(
     op: Op, workload: Workload, deployment: Deployment, hardware: Hardware
+) -> tuple[OpTime, OpTime]:
+    """Return prefill of one prompt of the workload, and decode of all its sequences after it."""
+    read, write = prefill(workload.prompt_tokens), decode(workload.prompt_tokens)
+    return (
+        op_time(op, read, 1, deployment, hardware),
+        op_time(op, write, workload.concurrency, deployment, hardware),
+    )
+
+
+def _op_figures(
+    op: Op, workload: Workload, deployment: Deployment, read: OpTime, write: OpTime
 ) -> dict[str, Any]:
     cost = op_cost(op)
     cache = cost.cache(deployment.dtypes)
-    prompt = workload.prompt_tokens
-    read = op_time(op, prefill(prompt), 1, deployment, hardware)
-    write = op_time(op, decode(prompt), workload.concurrency, deployment, hardware)
+    kept = cache.kv_bytes(workload.prompt_tokens)
     return {
         "parameters": cost.parameters,
         "active_parameters": cost.active_parameters,
         "kv_bytes_per_token": cache.bytes_per_token if cache.window_tokens is None else 0,
-        "window_bytes": 0 if cache.window_tokens is None else cache.kv_bytes(prompt),
+        "window_bytes": 0 if cache.window_tokens is None else kept,
         "state_bytes": cache.state_bytes,
         "prefill_flops": read.flops,
         "prefill_bytes": read.moved_bytes,
@@ -66,11 +76,9 @@ def node_rows(
 ) -> list[dict[str, Any]]:
     """Return one row per node of the graph, for the workload's prompt and concurrency."""
     served = replace(deployment, conventions=SERVED)
-    steps = (prefill(workload.prompt_tokens), decode(workload.prompt_tokens))
     rows = []
     for name, op, layer in graph.nodes():
-        read = op_time(op, steps[0], 1, served, hardware)
-        write = op_time(op, steps[1], workload.concurrency, served, hardware)
+        read, write = _op_times(op, workload, served, hardware)
         rows.append(
             {
                 "node": name,
@@ -79,7 +87,7 @@ def node_rows(
                 "letter": op.letter,
                 "context_tokens": workload.prompt_tokens,
                 "decode_batch_size": workload.concurrency,
-                **_op_figures(op, workload, served, hardware),
+                **_op_figures(op, workload, served, read, write),
                 "prefill_bound": read.bound,
                 "decode_bound": write.bound,
                 "latency_provenance": MODELLED,
