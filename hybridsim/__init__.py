@@ -11,16 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hybridsim.checkpoint.read import load_pretrained
     from hybridsim.model.build import build_model
     from hybridsim.profiler.profile import profile
     from hybridsim.spec.load import load_spec
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "load_spec", "profile"]
+__all__ = ["build_model", "load_pretrained", "load_spec", "profile"]
 
 _HOMES = {
     "load_spec": "hybridsim.spec.load",
     "build_model": "hybridsim.model.build",
+    "load_pretrained": "hybridsim.checkpoint.read",
     "profile": "hybridsim.profiler.profile",
 }
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from hybridsim.errors import bad_value, unknown
 
 ACTIVATIONS = ("silu", "gelu", "relu2", "swiglu_oai")
+OAI_ALPHA = 1.702  # slope and limit of the clamped SwiGLU of gpt-oss, used by MiniMax-M3
+OAI_LIMIT = 7.0
 ROPE_SCALINGS = ("none", "llama3", "yarn")
 
 

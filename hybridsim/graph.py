@@ -16,7 +16,7 @@ import networkx as nx
 from hybridsim.ffn import FFNS, FfnSettings
 from hybridsim.mixers import MIXERS, MixerSettings
 from hybridsim.spec.pattern import NOTHING
-from hybridsim.spec.schema import ModelSpec
+from hybridsim.spec.schema import POST, PRE, ModelSpec
 
 EMBEDDING, NORM, MIXER, FFN, ADD, HEAD = "embedding", "norm", "mixer", "ffn", "add", "head"
 
@@ -65,22 +65,39 @@ class Op:
 
 @dataclass(frozen=True)
 class Sublayer:
-    """A norm, what runs side by side after it, and the residual add."""
+    """What runs side by side, its norms, and the residual add.
 
-    kind: str  # MIXER or FFN
+    Attributes:
+        kind: MIXER or FFN.
+        branches: ops that read the same input; their sum is added to the residual stream.
+        norms: where the norms stand: "pre", "post" or "sandwich".
+    """
+
+    kind: str
     branches: tuple[Op, ...]
+    norms: str = PRE
+
+    @property
+    def has_norm_before(self) -> bool:
+        """Whether the branches read a normalised input."""
+        return self.norms != POST
+
+    @property
+    def has_norm_after(self) -> bool:
+        """Whether the branches' sum is normalised before it is added."""
+        return self.norms != PRE
 
 
 def layer_plan(spec: ModelSpec, letter: str, ffn_letter: str) -> tuple[Sublayer, ...]:
     """Return the sublayers of a layer with these letters of the two patterns."""
-    plan = []
+    plan, norms = [], spec.layer_norms(letter)
     if mixers := spec.layer_mixers(letter):
         ops = [Op(MIXER, spec.hidden_size, letter=m, settings=spec.mixers[m]) for m in mixers]
-        plan.append(Sublayer(MIXER, tuple(ops)))
+        plan.append(Sublayer(MIXER, tuple(ops), norms))
     for ffn in (letter if letter in spec.ffns else NOTHING, ffn_letter):
         if ffn != NOTHING:
             op = Op(FFN, spec.hidden_size, letter=ffn, settings=spec.ffns[ffn])
-            plan.append(Sublayer(FFN, (op,)))
+            plan.append(Sublayer(FFN, (op,), norms))
     return tuple(plan)
 
 
@@ -89,7 +106,7 @@ def layer_ops(spec: ModelSpec, letter: str, ffn_letter: str) -> Counter[Op]:
     ops: Counter[Op] = Counter()
     for sublayer in layer_plan(spec, letter, ffn_letter):
         ops.update(sublayer.branches)
-        ops[Op(NORM, spec.hidden_size)] += 1
+        ops[Op(NORM, spec.hidden_size)] += sublayer.has_norm_before + sublayer.has_norm_after
         ops[Op(ADD, spec.hidden_size, inputs=1 + len(sublayer.branches))] += 1
     return ops
 
@@ -147,17 +164,25 @@ class ModelGraph:
         self._add("head", head, None, "norm")
 
     def _add_sublayer(self, layer: int, sublayer: Sublayer, source: str) -> str:
-        """Add norm, branches and residual add; return the add's name."""
-        stem = f"layers.{layer}.{sublayer.kind}"
-        norm = f"{stem}_norm"
-        self._add(norm, Op(NORM, self.spec.hidden_size), layer, source)
-        branches = []
+        """Add norms, branches and residual add; return the add's name."""
+        stem, width = f"layers.{layer}.{sublayer.kind}", self.spec.hidden_size
+        norm = source
+        if sublayer.has_norm_before:
+            norm = f"{stem}_norm"
+            self._add(norm, Op(NORM, width), layer, source)
+        outputs = []
         for op in sublayer.branches:
             name = f"{stem}s.{op.letter}" if sublayer.kind == MIXER else stem
             self._add(name, op, layer, norm)
-            branches.append(name)
+            outputs.append(name)
+        inputs = 1 + len(outputs)
+        if sublayer.has_norm_after:
+            # Several branches are summed on the way into the norm.
+            after = f"{stem}_post_norm"
+            self._add(after, Op(NORM, width), layer, *outputs)
+            outputs = [after]
         add = f"{stem}_add"
-        self._add(add, Op(ADD, self.spec.hidden_size, inputs=1 + len(branches)), layer, *branches)
+        self._add(add, Op(ADD, width, inputs=inputs), layer, *outputs)
         skipped_from = norm if self.spec.residual.source == "normed" else source
         self._connect(skipped_from, add, role="residual")
         return add

@@ -11,9 +11,6 @@ import transformers
 from parity_cases import CASES, VOCAB
 from torch import Tensor
 
-from hybridsim import build_model
-from hybridsim.checkpoint.read import load_weights
-
 TOKENS, CHUNK, DECODED_FROM = 67, 29, 41
 COLUMNS = ("prefill", "chunked prefill", "decode", "gradient")
 
@@ -50,7 +47,7 @@ def measure(name: str) -> tuple[float, ...]:
     reference: Any = case.build_reference()
     with tempfile.TemporaryDirectory() as folder:
         reference.save_pretrained(folder)
-        model = load_weights(build_model(case.spec_fields(), device="cpu", seed=1), folder)
+        model = case.load(folder)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(2, VOCAB, (2, TOKENS), generator=generator)
     weights = torch.randn(2, TOKENS, VOCAB, generator=generator)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,15 @@ from closeness import assert_close
 from parity_cases import CASES, VOCAB
 
 from hybridsim import build_model
-from hybridsim.checkpoint.names import FAMILIES
-from hybridsim.checkpoint.read import CheckpointError, load_weights
+from hybridsim.checkpoint.read import (
+    CheckpointError,
+    TensorFolder,
+    load_pretrained,
+    load_weights,
+)
+from hybridsim.errors import SpecError
+from hybridsim.families import FAMILIES, family
+from hybridsim.families.convert import export_config, import_config, model_differences
 
 TOKENS = 67
 CLOSE = 1e-5
@@ -28,8 +38,7 @@ def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, A
     reference = case.build_reference()
     folder = tmp_path_factory.mktemp(request.param)
     reference.save_pretrained(folder, max_shard_size="100KB")
-    model = build_model(case.spec_fields(), device="cpu", seed=1)
-    return reference, load_weights(model, folder)
+    return reference, case.load(folder)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +47,7 @@ def tokens() -> torch.Tensor:
 
 
 def test_every_family_has_a_case() -> None:
-    assert set(CASES) == set(FAMILIES)
+    assert set(CASES) == {family(name).model_type for name in FAMILIES}
 
 
 @torch.no_grad()
@@ -83,12 +92,30 @@ def test_gradients(pair: tuple[Any, Any], tokens: torch.Tensor) -> None:
     assert_close("d embedding", embeddings[1], embeddings[0], CLOSE)
 
 
-def test_a_checkpoint_of_another_model_is_named(tmp_path: Path) -> None:
+def test_exported_config_builds_the_reference_again(pair: tuple[Any, Any]) -> None:
+    reference, model = pair
+    exported = export_config(model.spec, reference.config.model_type)
+    config = type(reference.config)(**exported.config)
+    rebuilt = type(reference)(config)
+    shapes = {name: tuple(t.shape) for name, t in rebuilt.state_dict().items()}
+    assert shapes == {name: tuple(t.shape) for name, t in reference.state_dict().items()}
+    # What the reference writes of it reads as the same model again.
+    again = import_config(config.to_dict()).spec
+    changed = {key.rpartition(".")[2] for key in model_differences(model.spec, again)}
+    assert changed <= {"index_key_dtype"}
+
+
+@pytest.fixture
+def llama_folder(tmp_path: Path) -> Path:
     CASES["llama"].build_reference().save_pretrained(tmp_path)
-    fields = CASES["llama"].spec_fields()
+    return tmp_path
+
+
+def test_a_checkpoint_of_another_model_is_named(llama_folder: Path, tmp_path: Path) -> None:
+    spec = import_config(llama_folder).spec
 
     def load(**changes: Any) -> None:
-        load_weights(build_model(fields | changes, device="cpu"), tmp_path)
+        load_weights(build_model(replace(spec, **changes), device="cpu"), llama_folder)
 
     with pytest.raises(CheckpointError, match=r"missing model\.layers\.4\.input_layernorm"):
         load(num_layers=5)
@@ -96,5 +123,44 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path: Path) -> None:
         load(num_layers=3)
     with pytest.raises(CheckpointError, match=r"embed\.weight: has shape \(96, 48\) in the"):
         load(vocab_size=97)
-    with pytest.raises(CheckpointError, match=r"has no config\.json"):
-        load_weights(build_model(fields, device="cpu"), tmp_path / "nowhere")
+    with pytest.raises(SpecError, match=r"no such file, nor a folder with a config\.json"):
+        load_pretrained(tmp_path / "nowhere")
+
+
+def test_dtype_and_device_are_the_callers(llama_folder: Path) -> None:
+    model = load_pretrained(llama_folder, dtype="bf16")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    with pytest.raises(SpecError, match=r"dtype=fp12"):
+        load_pretrained(llama_folder, dtype="fp12")
+
+
+def test_quantized_checkpoints_are_refused(llama_folder: Path) -> None:
+    file = llama_folder / "config.json"
+    config = json.loads(file.read_text()) | {"quantization_config": {"quant_method": "fp8"}}
+    file.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"stored quantized .*quant_method=fp8"):
+        load_pretrained(llama_folder)
+
+
+def test_loading_holds_no_more_than_one_tensor_beside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counts the bytes of checkpoint tensors that are alive at once."""
+    CASES["qwen3_moe"].build_reference().save_pretrained(tmp_path, max_shard_size="100KB")
+    alive: dict[int, int] = {}
+    most: list[int] = []
+    read = TensorFolder.read
+
+    def counted(self: TensorFolder, name: str) -> torch.Tensor:
+        tensor = read(self, name)
+        alive[id(tensor)] = tensor.nbytes
+        weakref.finalize(tensor, alive.pop, id(tensor))
+        most.append(sum(alive.values()))
+        return tensor
+
+    monkeypatch.setattr(TensorFolder, "read", counted)
+    load_pretrained(tmp_path)
+    shards = list(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert max(most) <= max(shard.stat().st_size for shard in shards)
+    assert sum(shard.stat().st_size for shard in shards) > 5 * max(most)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hybridsim.checkpoint.names import LAYER, MODEL, Family, Names, family
 from hybridsim.errors import HybridsimError
-from hybridsim.graph import FFN, MIXER
+from hybridsim.families.base import Arranged, Family, Names
+from hybridsim.families.convert import import_config, read_config_file
+from hybridsim.graph import MIXER
+from hybridsim.model.build import empty_model
 from hybridsim.model.model import HybridLM
 
 INDEX = "model.safetensors.index.json"
@@ -56,36 +60,59 @@ class TensorFolder:
         return tensor
 
 
-def model_type(folder: str | Path) -> str:
-    """Return the family that a checkpoint folder's config.json names."""
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"model={folder}: has no config.json")
-    return str(json.loads(path.read_text(encoding="utf-8")).get("model_type"))
+def load_pretrained(
+    folder: str | Path, device: str = "cpu", *, dtype: str | None = None
+) -> HybridLM:
+    """Return the model of a checkpoint folder: config.json and safetensors, sharded or not.
+
+    Args:
+        folder: what the reference implementation's `save_pretrained` writes, or a published one.
+        device: "cpu" or "cuda".
+        dtype: "fp32", "bf16" or "fp16"; by default fp32 on a CPU, else bf16.
+
+    Raises:
+        SpecError: config.json does not read as a spec.
+        CheckpointError: the weights are quantized, or tensors are missing, not expected or of
+            another shape; all are named.
+    """
+    imported = import_config(folder)
+    stored = read_config_file(folder).get("quantization_config")
+    if stored:
+        method = stored.get("quant_method", "unknown") if isinstance(stored, dict) else stored
+        raise CheckpointError(
+            f"model={folder}: its weights are stored quantized (quantization_config.quant_method="
+            f"{method}); only plain tensors can be read"
+        )
+    return load_weights(empty_model(imported.spec, device, dtype=dtype), folder)
 
 
-def parameter_sources(model: HybridLM, names: Family) -> dict[str, str]:
+def parameter_sources(model: HybridLM, names: Family) -> dict[str, str | Arranged]:
     """Return, for each parameter and buffer of the model, its name or names in the checkpoint."""
-    sources = dict(MODEL)
+    sources: dict[str, str | Arranged] = dict(names.model)
     if model.spec.tie_word_embeddings:
         del sources["head.weight"]
-    for node, op, layer in model.graph.nodes():
-        if layer is None or op.settings is None:
+    for layer in range(model.spec.num_layers):
+        sources |= _below(f"layers.{layer}", layer, names, names.layer)
+    for node, op, place in model.graph.nodes():
+        if place is None or op.settings is None:
             continue
         table = names.mixers if op.kind == MIXER else names.ffns
         if op.settings.kind not in table:
             raise CheckpointError(f"{node}: the family has no {op.settings.kind}")
-        sources |= _below(node, layer, table[op.settings.kind])
-        norm = "mixer_norm.weight" if op.kind == MIXER else "ffn_norm.weight"
-        assert op.kind in (MIXER, FFN)
-        sources |= _below(f"layers.{layer}", layer, {norm: LAYER[norm]})
+        sources |= _below(node, place, names, table[op.settings.kind])
     return {name: sources[name] for name in model.state_dict() if name in sources}
 
 
-def _below(ours: str, layer: int, names: Names) -> dict[str, str]:
-    prefix = f"model.layers.{layer}."
+def _below(ours: str, layer: int, family: Family, names: Names) -> dict[str, str | Arranged]:
+    prefix = f"{family.layers}{layer}."
+
+    def placed(source: str) -> str:
+        return " + ".join(prefix + part for part in source.split(" + "))
+
     return {
-        f"{ours}.{name}": " + ".join(prefix + part for part in source.split(" + "))
+        f"{ours}.{name}": replace(source, source=placed(source.source))
+        if isinstance(source, Arranged)
+        else placed(source)
         for name, source in names.items()
     }
 
@@ -94,35 +121,53 @@ def _below(ours: str, layer: int, names: Names) -> dict[str, str]:
 def load_weights(model: HybridLM, folder: str | Path) -> HybridLM:
     """Copy a checkpoint's weights into a model, in the model's dtypes and on its device.
 
-    Memory beyond the model: one of its parameters.
+    Memory beyond the model: one tensor of the checkpoint, or those of one rearranged parameter.
 
     Raises:
         CheckpointError: tensors are missing, not expected, or of another shape; all are named.
         SpecError: the family is not known.
     """
-    names = family(model_type(folder))
+    names = import_config(folder).family
     targets = dict(model.state_dict(keep_vars=True))
     if model.spec.tie_word_embeddings:
         targets.pop("head.weight")
     sources = parameter_sources(model, names)
+    settings = _settings(model)
     with ExitStack() as files:
         tensors = TensorFolder(folder, names, files)
-        _check_names(targets, sources, tensors, names)
+        _check_names(model, targets, sources, tensors, names)
         for name, target in targets.items():
-            target.copy_(_assembled(name, target, sources[name], tensors))
+            source = sources[name]
+            if isinstance(source, Arranged):
+                found = _joined(_parts(source, target), tensors)
+                arranged = source.arrange(found, settings(name))
+                _copy(name, target, arranged, source.source)
+            else:
+                _copy_parts(name, target, source, tensors)
     return model
 
 
-def _parts(source: str, target: Tensor) -> list[list[str]]:
+def _settings(model: HybridLM) -> Callable[[str], Any]:
+    """Return a function from a parameter's name to the settings of its mixer or feed-forward."""
+    nodes = {name: op.settings for name, op, _ in model.graph.nodes() if op.settings is not None}
+    return lambda name: next(s for node, s in nodes.items() if name.startswith(f"{node}."))
+
+
+def _parts(source: str | Arranged, target: Tensor) -> list[list[str]]:
     """Return the tensors of a source: for each expert, or once, those that are concatenated."""
-    parts = source.split(" + ")
-    if "{expert}" not in source:
+    text = source.source if isinstance(source, Arranged) else source
+    parts = text.split(" + ")
+    if "{expert}" not in text:
         return [parts]
     return [[part.format(expert=e) for part in parts] for e in range(target.shape[0])]
 
 
 def _check_names(
-    targets: dict[str, Tensor], sources: dict[str, str], tensors: TensorFolder, names: Family
+    model: HybridLM,
+    targets: dict[str, Tensor],
+    sources: dict[str, str | Arranged],
+    tensors: TensorFolder,
+    names: Family,
 ) -> None:
     unmapped = [name for name in targets if name not in sources]
     if unmapped:
@@ -136,23 +181,56 @@ def _check_names(
     missing = wanted - set(tensors.where)
     if missing:
         raise CheckpointError(f"model={tensors.folder}: missing {_listed(missing)}")
-    extra = {name for name in set(tensors.where) - wanted if not name.endswith(names.derived)}
+    left_out = tuple(p.format(num_layers=model.spec.num_layers) for p in names.left_out)
+    # A tied head may be stored all the same.
+    tied = {str(names.model["head.weight"])} if model.spec.tie_word_embeddings else set()
+    extra = {
+        name
+        for name in set(tensors.where) - wanted - tied
+        if not (name.endswith(names.derived) or name.startswith(left_out or ("\0",)))
+    }
     if extra:
         raise CheckpointError(f"model={tensors.folder}: not expected {_listed(extra)}")
 
 
-def _assembled(name: str, target: Tensor, source: str, tensors: TensorFolder) -> Tensor:
-    groups = [torch.cat([tensors.read(part) for part in group]) for group in _parts(source, target)]
-    found = torch.stack(groups) if "{expert}" in source else groups[0]
-    if target.dim() == 3:  # stacked experts
-        found = found.mT
+def _joined(groups: list[list[str]], tensors: TensorFolder) -> Tensor:
+    """Return tensors concatenated, and stacked where there are several groups of them."""
+    found = [torch.cat([tensors.read(part) for part in group]) for group in groups]
+    return found[0] if len(found) == 1 else torch.stack(found)
+
+
+def _copy_parts(name: str, target: Tensor, source: str, tensors: TensorFolder) -> None:
+    """Copy a parameter's tensors into it one by one."""
+    groups = _parts(source, target)
+    experts = target.dim() == 3  # stacked, and stored the other way round
+    slots = list(target) if "{expert}" in source else [target]
+    for slot, group in zip(slots, groups, strict=True):
+        place = slot.mT if experts else slot
+        axis = place.dim() - 2 if experts else 0
+        start = 0
+        for part in group:
+            found = tensors.read(part)
+            rows = found.shape[axis] if len(group) > 1 else place.shape[axis]
+            if start + rows > place.shape[axis]:
+                raise _mis_shaped(name, source, place, found)
+            _copy(name, place.narrow(axis, start, rows), found, part)
+            start += rows
+        if start != place.shape[axis]:
+            raise _mis_shaped(name, source, place, found)
+
+
+def _copy(name: str, target: Tensor, found: Tensor, source: str) -> None:
     # Convolutions and decays carry axes of size one there.
     if [n for n in found.shape if n != 1] != [n for n in target.shape if n != 1]:
-        raise CheckpointError(
-            f"{name}: has shape {tuple(found.shape)} in the checkpoint ({source}),"
-            f" {tuple(target.shape)} in the spec"
-        )
-    return found.reshape(target.shape)
+        raise _mis_shaped(name, source, target, found)
+    target.copy_(found.reshape(target.shape))
+
+
+def _mis_shaped(name: str, source: str, target: Tensor, found: Tensor) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: has shape {tuple(found.shape)} in the checkpoint ({source}),"
+        f" {tuple(target.shape)} in the spec"
+    )
 
 
 def _listed(names: Any) -> str:

@@ -17,6 +17,10 @@ class FfnSettings(ABC):
 
     kind: ClassVar[str]
 
+    def canonical(self) -> FfnSettings:
+        """Return the one form of all settings that mean the same computation."""
+        return self
+
 
 class FfnCost(ABC):
     """Closed-form costs of one feed-forward layer, forward only.

@@ -38,6 +38,10 @@ class MixerSettings(ABC):
         """Return the same mixer with its sparsity taken away, where that makes full attention."""
         return self if self.is_full_attention else None
 
+    def canonical(self) -> MixerSettings:
+        """Return the one form of all settings that mean the same computation."""
+        return self
+
 
 @dataclass(frozen=True)
 class CacheShape:

@@ -40,6 +40,19 @@ def build_model(
         SpecError: the spec is not valid, or the dtype unknown.
         HybridsimError: the device is unknown or absent.
     """
+    model = empty_model(spec, device, dtype=dtype)
+    if not device.startswith("meta"):
+        initialize(model, seed)
+    return model
+
+
+def empty_model(
+    spec: ModelSpec | ModelGraph | str | Path | Mapping[str, Any],
+    device: str = "meta",
+    *,
+    dtype: str | None = None,
+) -> HybridLM:
+    """Return the model of a spec with weights that are not set; arguments as in `build_model`."""
     graph = _graph(spec)
     kind = device.partition(":")[0]
     if kind not in _DEFAULT_DTYPES:
@@ -53,12 +66,9 @@ def build_model(
     torch.set_default_dtype(TORCH_DTYPES[dtype])
     try:
         with torch.device(device):
-            model = HybridLM(graph)
+            return HybridLM(graph)
     finally:
         torch.set_default_dtype(before)
-    if kind != "meta":
-        initialize(model, seed)
-    return model
 
 
 def _graph(spec: ModelSpec | ModelGraph | str | Path | Mapping[str, Any]) -> ModelGraph:

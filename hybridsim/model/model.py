@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hybridsim.ffn import FfnSettings, ffn_class
-from hybridsim.graph import FFN, MIXER, ModelGraph, Op
+from hybridsim.graph import FFN, MIXER, NORM, ModelGraph, Op
 from hybridsim.mixers import MixerSettings, mixer_class
 from hybridsim.nn.cache import LayerCache, ModelCache
 from hybridsim.nn.feed_forward import FeedForward
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
-from hybridsim.spec.schema import ResidualSettings
 
 
 class HybridLM(nn.Module):
@@ -44,7 +47,7 @@ class HybridLM(nn.Module):
             cache: from `new_cache`; the pass continues after its tokens and leaves the new ones.
             last_logits_only: compute the head at the last position only, as serving does.
         """
-        x = self.embed(tokens)
+        x = _scaled(self.embed(tokens), self.spec.embedding_scale)
         for layer in self.layers:
             x = layer(x, cache)
         if cache is not None:
@@ -52,7 +55,7 @@ class HybridLM(nn.Module):
         if last_logits_only:
             x = x[:, -1:]
         logits: Tensor = self.head(self.norm(x))
-        return logits
+        return _scaled(logits, self.spec.logit_scale)
 
     def new_cache(self, reserved_tokens: int = 0) -> ModelCache:
         """Return an empty cache, with room for `reserved_tokens` where it grows with tokens."""
@@ -65,7 +68,7 @@ class HybridLM(nn.Module):
 
 
 class HybridLayer(nn.Module):
-    """One layer: a norm, its mixer or mixers, an add; a norm, its feed-forward, an add."""
+    """One layer: its mixer or mixers, then its feed-forward, each with norms and an add."""
 
     def __init__(self, graph: ModelGraph, index: int) -> None:
         super().__init__()
@@ -75,12 +78,13 @@ class HybridLayer(nn.Module):
         stem = f"layers.{index}."
         ops = {name.removeprefix(stem): op for name, op, layer in graph.nodes() if layer == index}
         mixers = {name.removeprefix("mixers."): op for name, op in ops.items() if op.kind == MIXER}
+        for name, op in ops.items():
+            if op.kind == NORM:
+                self.add_module(name, RMSNorm(spec.hidden_size, spec.norm))
         if mixers:
             place = MixerPlace(spec.hidden_size, spec.norm, index, spec.num_layers)
-            self.mixer_norm = RMSNorm(spec.hidden_size, spec.norm)
             self.mixers = nn.ModuleDict({n: build_mixer(op, place) for n, op in mixers.items()})
         if any(op.kind == FFN for op in ops.values()):
-            self.ffn_norm = RMSNorm(spec.hidden_size, spec.norm)
             self.ffn = build_ffn(ops["ffn"])
 
     def named_mixers(self) -> list[tuple[str, SequenceMixer]]:
@@ -94,24 +98,32 @@ class HybridLayer(nn.Module):
         """Return the residual stream after the layer."""
         if mixers := self.named_mixers():
             past = cache.past_tokens if cache is not None else 0
-            normed = self.mixer_norm(x)
-            outs = [
-                mixer(normed, cache.layers[name] if cache is not None else None, past)
-                for name, mixer in mixers
-            ]
-            x = _add(self.residual, x, normed, outs)
-        if hasattr(self, "ffn"):
-            normed = self.ffn_norm(x)
-            x = _add(self.residual, x, normed, [self.ffn(normed)])
-        return x
+
+            def mix(normed: Tensor) -> Tensor:
+                outs: list[Tensor] = [
+                    mixer(normed, cache.layers[name] if cache is not None else None, past)
+                    for name, mixer in mixers
+                ]
+                return functools.reduce(torch.add, outs)
+
+            x = self._sublayer(MIXER, mix, x)
+        return self._sublayer(FFN, self.ffn, x) if hasattr(self, "ffn") else x
+
+    def _sublayer(self, kind: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return x with the function of it added, normalised before, after, or both."""
+        before = getattr(self, f"{kind}_norm", None)
+        after = getattr(self, f"{kind}_post_norm", None)
+        inside = x if before is None else before(x)
+        out = function(inside)
+        if after is not None:
+            out = after(out)
+        source = inside if self.residual.source == "normed" else x
+        return _scaled(source, self.residual.alpha) + _scaled(out, self.residual.beta)
 
 
-def _add(residual: ResidualSettings, x: Tensor, normed: Tensor, outs: list[Tensor]) -> Tensor:
-    total = outs[0] if len(outs) == 1 else sum(outs[1:], outs[0])
-    source = normed if residual.source == "normed" else x
-    if residual.alpha != 1:
-        source = source * residual.alpha
-    return source + (total if residual.beta == 1 else total * residual.beta)
+def _scaled(x: Tensor, factor: float) -> Tensor:
+    """Return x times a factor; one adds no operator."""
+    return x if factor == 1 else x.mul(factor)
 
 
 def build_mixer(op: Op, place: MixerPlace) -> SequenceMixer:

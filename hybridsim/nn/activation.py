@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-OAI_ALPHA = 1.702  # slope and limit of the clamped SwiGLU of gpt-oss, used by MiniMax-M3
-OAI_LIMIT = 7.0
+from hybridsim.components import OAI_ALPHA, OAI_LIMIT
 
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,

@@ -14,6 +14,7 @@ from hybridsim.mixers import MixerSettings
 from hybridsim.spec.pattern import NOTHING, compress_pattern, expand_pattern
 
 RESIDUAL_SOURCES = ("input", "normed")
+PRE, POST, SANDWICH = NORM_PLACEMENTS = ("pre", "post", "sandwich")
 TWIN_LETTERS = "FATUVWXYZ" + string.ascii_letters  # for the attention of an all-full twin
 
 
@@ -52,8 +53,13 @@ class ModelSpec:
         mixers: what each mixer letter means.
         ffns: what each feed-forward letter means.
         parallel: letters that stand for several mixers side by side in one layer.
-        norm: normalisation before each sublayer and before the head.
+        norm: normalisation around each sublayer and before the head.
+        norm_placement: where the layers with a letter of the layer pattern have their norms:
+            "pre" (before each sublayer; where nothing is said), "post" (on its output, before the
+            add) or "sandwich" (both).
         residual: what a sublayer's output is added to.
+        embedding_scale: factor on the embedding's output.
+        logit_scale: factor on the logits.
         tie_word_embeddings: the head is the embedding transposed.
         full_twin: the letter of the full attention that the all-full twin uses everywhere; null
             finds it (see `all_full_twin`).
@@ -74,7 +80,10 @@ class ModelSpec:
     ffns: dict[str, FfnSettings] = field(default_factory=dict)
     parallel: dict[str, str] = field(default_factory=dict)
     norm: NormSettings = field(default_factory=NormSettings)
+    norm_placement: dict[str, str] = field(default_factory=dict)
     residual: ResidualSettings = field(default_factory=ResidualSettings)
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
     tie_word_embeddings: bool = False
     full_twin: str | None = None
     description: str = ""
@@ -88,9 +97,12 @@ class ModelSpec:
             num_layers=self.num_layers,
             vocab_size=self.vocab_size,
             native_context=self.native_context,
+            embedding_scale=self.embedding_scale,
+            logit_scale=self.logit_scale,
         )
         self._check_letters()
         self._check_layers()
+        self._check_norms()
 
     def _check_letters(self) -> None:
         for group in ("mixers", "ffns", "parallel"):
@@ -137,6 +149,26 @@ class ModelSpec:
                     f" it takes '.' here, not {ffn}",
                 )
 
+    def _check_norms(self) -> None:
+        for letter, placement in self.norm_placement.items():
+            if letter not in {*self.mixers, *self.ffns, *self.parallel}:
+                raise SpecError(
+                    f"norm_placement.{letter}: not a letter of a layer"
+                    f" (defined: {_names({**self.mixers, **self.ffns, **self.parallel})})"
+                )
+            require_choice(f"norm_placement.{letter}", placement, NORM_PLACEMENTS)
+            if placement == POST and self.residual.source == "normed":
+                raise bad_value(
+                    f"norm_placement.{letter}",
+                    placement,
+                    "residual.source=normed adds to the norm before the sublayer, of which post"
+                    " has none",
+                )
+
+    def layer_norms(self, letter: str) -> str:
+        """Return where a layer with this letter of the layer pattern has its norms."""
+        return self.norm_placement.get(letter, PRE)
+
     @cached_property
     def layer_letters(self) -> str:
         """The layer pattern expanded, one letter a layer."""
@@ -176,8 +208,16 @@ class ModelSpec:
             name=f"{self.name}:all_full",
             layer_pattern=compress_pattern(letters),
             mixers={**self.mixers, full: twin},
+            norm_placement=self._twin_placement(full),
             full_twin=None,
         )
+
+    def _twin_placement(self, full: str) -> dict[str, str]:
+        """Return where the twin's norms stand: a new letter's as in the first layer it replaces."""
+        if full in self.mixers:
+            return self.norm_placement
+        first = next(letter for letter in self.layer_letters if not self._is_full(letter))
+        return {**self.norm_placement, full: self.layer_norms(first)}
 
     def _is_full(self, letter: str) -> bool:
         """Whether a layer has no cheaper mixer to replace: full attention, or a feed-forward."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hybridsim.components import (
@@ -100,3 +100,11 @@ class MoESettings(FfnSettings):
         """Width of all shared experts together."""
         one = self.shared_intermediate_size or self.intermediate_size
         return self.num_shared_experts * one
+
+    def canonical(self) -> MoESettings:
+        # Shared experts stand side by side: one of their joint width is the same.
+        return replace(
+            self,
+            num_shared_experts=min(1, self.num_shared_experts),
+            shared_intermediate_size=self.shared_width if self.num_shared_experts else None,
+        )

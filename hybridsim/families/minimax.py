@@ -1,0 +1,87 @@
+"""MiniMax-Text-01 and M1: lightning attention with every eighth layer full, and experts."""
+
+from __future__ import annotations
+
+from hybridsim.errors import SpecError, bad_value
+from hybridsim.families import shared
+from hybridsim.families.base import Family, Names, same
+from hybridsim.families.config import ConfigReader, Figure
+from hybridsim.families.shared import Fields
+from hybridsim.spec.schema import ModelSpec
+
+TYPES = {"linear_attention": "L", "full_attention": "F"}
+KINDS = {"lightning": "linear_attention", "attention": "full_attention"}
+SUBLAYERS = ("full_attn", "linear_attn", "mlp")
+
+LIGHTNING: Names = {
+    **same("self_attn", "qkv_proj.weight", "output_gate.weight"),
+    "o_norm.weight": "self_attn.norm.weight",
+    "o_proj.weight": "self_attn.out_proj.weight",
+}
+
+
+def _common_factor(config: ConfigReader, name: str) -> Figure:
+    """Return alpha or beta, which the config gives for each kind of sublayer."""
+    factors = [config.number(f"{part}_{name}_factor") for part in SUBLAYERS]
+    values = [factor.value for factor in factors]
+    if len(set(values)) != 1:
+        raise bad_value(f"config.*_{name}_factor", values, "must be one for all sublayers")
+    return Figure(values[0], f"*_{name}_factor")
+
+
+def _read(config: ConfigReader) -> Fields:
+    config.expect("hidden_act", "silu")
+    config.expect("sliding_window", None)
+    letters = shared.layer_letters(config, TYPES)
+    attention = shared.read_attention(config)
+    linear = {
+        "kind": "lightning",
+        "num_heads": attention["num_heads"],
+        "head_dim": attention["head_dim"],
+        "chunk_size": config.integer("block_size", 256),
+    }
+    rope = shared.read_rope(config, attention["head_dim"])
+    moe = shared.read_moe(config, "num_local_experts", "intermediate_size")
+    return {
+        **shared.model_fields(config),
+        "layer_pattern": shared.pattern(letters),
+        "ffn_pattern": "(E)*",
+        "mixers": {"L": linear, "F": attention | {"rope": rope}},
+        "ffns": {"E": moe},
+        "residual": {
+            "source": "normed",
+            "alpha": _common_factor(config, "alpha"),
+            "beta": _common_factor(config, "beta"),
+        },
+    }
+
+
+def _write(spec: ModelSpec) -> Fields:
+    attention, linear = shared.mixer_of(spec, "attention"), shared.mixer_of(spec, "lightning")
+    if (linear.num_heads, linear.head_dim) != (attention.num_heads, attention.head_dim):
+        raise SpecError("spec.mixers: the family has one number and size of heads for both mixers")
+    factors = {
+        f"{part}_{name}_factor": getattr(spec.residual, name)
+        for part in SUBLAYERS
+        for name in ("alpha", "beta")
+    }
+    return {
+        **shared.write_model(spec),
+        **shared.write_attention(attention),
+        **shared.write_moe(shared.ffn_of(spec, "moe"), "num_local_experts", "intermediate_size"),
+        **factors,
+        "layer_types": shared.layer_types(spec, lambda settings: KINDS.get(settings.kind)),
+        "block_size": linear.chunk_size,
+        "rope_parameters": shared.write_rope(shared.require_rope(attention), attention.head_dim),
+    }
+
+
+FAMILY = Family(
+    model_type="minimax",
+    architecture="MiniMaxForCausalLM",
+    read=_read,
+    write=_write,
+    mixers={"attention": shared.ATTENTION, "lightning": LIGHTNING},
+    ffns={"moe": shared.moe_names("block_sparse_moe", shared.MIXTRAL)},
+    derived=("slope_rate", "query_decay", "key_decay", "diagonal_decay"),
+)
