@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from hybridsim.errors import bad_value, unknown
 
-ACTIVATIONS = ("silu", "gelu", "relu2", "swiglu_oai")
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai")
 OAI_ALPHA = 1.702  # slope and limit of the clamped SwiGLU of gpt-oss, used by MiniMax-M3
 OAI_LIMIT = 7.0
-ROPE_SCALINGS = ("none", "llama3", "yarn")
+ROPE_SCALINGS = ("none", "linear", "llama3", "yarn")
+SCALINGS_FROM_A_CONTEXT = ("llama3", "yarn")
 
 
 def require_positive(**values: int | float) -> None:
@@ -65,10 +66,13 @@ class RopeSettings:
         theta: base of the frequencies.
         rotary_dim: rotated channels of each head; null rotates all of them.
         interleaved: pairs are neighbours (0, 1), (2, 3) as in DeepSeek, not halves.
-        scaling: "none", "llama3" (Llama 3.1 report) or "yarn" (arXiv 2309.00071).
+        scaling: "none", "linear" (every frequency over the factor, arXiv 2306.15595), "llama3"
+            (Llama 3.1 report) or "yarn" (arXiv 2309.00071).
         factor: by how much the context was stretched; low_freq_factor and high_freq_factor belong
-            to llama3; beta_fast, beta_slow, mscale and mscale_all_dim to yarn.
-        original_context: tokens of the context before stretching.
+            to llama3; beta_fast, beta_slow, mscale, mscale_all_dim and truncate to yarn.
+        original_context: tokens of the context before stretching, for llama3 and yarn.
+        truncate: yarn blends between whole pairs; false lets the blend begin and end between two
+            of them (gpt-oss).
     """
 
     theta: float = 10000.0
@@ -83,6 +87,7 @@ class RopeSettings:
     beta_slow: float = 1.0
     mscale: float = 1.0
     mscale_all_dim: float = 0.0
+    truncate: bool = True
 
     def __post_init__(self) -> None:
         require_positive(theta=self.theta, factor=self.factor)
@@ -91,7 +96,7 @@ class RopeSettings:
             raise bad_value(
                 "rotary_dim", self.rotary_dim, "must be an even number of at least 2, or null"
             )
-        if self.scaling != "none" and self.original_context < 1:
+        if self.scaling in SCALINGS_FROM_A_CONTEXT and self.original_context < 1:
             raise bad_value(
                 "original_context",
                 self.original_context,

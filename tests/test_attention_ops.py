@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hybridsim.mixers.block_sparse.ops import block_attention, block_scores, select_blocks
 from hybridsim.mixers.sparse_mla.ops import index_scores, select_tokens, selected_attention
-from hybridsim.nn.attention import causal_attention
+from hybridsim.nn.attention import QUERIES_AT_ONCE, causal_attention
 from hybridsim.nn.quantize import dequantize, quantize
 
 
@@ -17,7 +17,9 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor) -> Tensor:
+def masked_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Tensor, sinks: Tensor | None = None
+) -> Tensor:
     """Return attention with a mask [B or 1, T, H or 1, S], head by head and query by query."""
     group = q.shape[2] // k.shape[2]
     out = q.new_zeros(*q.shape[:3], v.shape[3])
@@ -27,7 +29,10 @@ def masked_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, visible: Ten
             for h in range(q.shape[2]):
                 seen = visible[b, t, h]
                 scores = k[b, seen, h // group] @ q[b, t, h] * scale
-                out[b, t, h] = scores.exp() @ v[b, seen, h // group] / scores.exp().sum()
+                total = scores.exp().sum()
+                if sinks is not None:
+                    total = total + sinks[h].exp()
+                out[b, t, h] = scores.exp() @ v[b, seen, h // group] / total
     return out
 
 
@@ -36,30 +41,65 @@ def causal(new: int, seen: int) -> Tensor:
     return (torch.arange(seen)[None] <= query)[None, :, None]
 
 
+def in_window(new: int, seen: int, window: int | None) -> Tensor:
+    if window is None:
+        return causal(new, seen)
+    position = torch.arange(seen - new, seen)[None, :, None, None]
+    return causal(new, seen) & (torch.arange(seen) > position - window)
+
+
+@pytest.mark.parametrize("sinks", [None, torch.tensor([2.0, -1.0, 0.0, 9.0]).double()])
 @pytest.mark.parametrize("window", [None, 1, 5])
 @pytest.mark.parametrize(("new", "seen"), [(1, 1), (7, 7), (1, 12), (5, 12)])
-def test_causal_attention(new: int, seen: int, window: int | None) -> None:
+def test_causal_attention(new: int, seen: int, window: int | None, sinks: Tensor | None) -> None:
     q, k, v = normal(2, new, 4, 8), normal(2, seen, 2, 8), normal(2, seen, 2, 6)
-    visible = causal(new, seen)
-    if window is not None:
-        position = torch.arange(seen - new, seen)[None, :, None, None]
-        visible = visible & (torch.arange(seen) > position - window)
-    wanted = masked_attention(q, k, v, 0.3, visible)
-    assert_close("out", causal_attention(q, k, v, 0.3, window), wanted, 1e-12)
+    wanted = masked_attention(q, k, v, 0.3, in_window(new, seen, window), sinks)
+    assert_close("out", causal_attention(q, k, v, 0.3, window, sinks), wanted, 1e-12)
 
 
-def test_causal_attention_gradients() -> None:
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_causal_attention_gradients(window: int | None, with_sinks: bool) -> None:
     tensors = [normal(1, 9, 4, 8), normal(1, 9, 2, 8), normal(1, 9, 2, 8)]
-    gradients = []
+    tensors += [normal(4)] if with_sinks else []
+    visible, gradients = in_window(9, 9, window), []
     for form in (
-        lambda q, k, v: causal_attention(q, k, v, 0.3),
-        lambda q, k, v: masked_attention(q, k, v, 0.3, causal(9, 9)),
+        lambda q, k, v, sinks=None: causal_attention(q, k, v, 0.3, window, sinks),
+        lambda q, k, v, sinks=None: masked_attention(q, k, v, 0.3, visible, sinks),
     ):
         leaves = [x.clone().requires_grad_() for x in tensors]
         form(*leaves).square().sum().backward()
         gradients.append([leaf.grad for leaf in leaves])
-    for name, got, wanted in zip("qkv", *gradients, strict=True):
+    for name, got, wanted in zip(["q", "k", "v", "sinks"], *gradients, strict=False):
         assert_close(f"d{name}", got, wanted, 1e-10)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_sinks_over_several_blocks_of_queries(window: int | None) -> None:
+    # A sink far below every score changes nothing: then torch's own attention is the reference.
+    new, seen = 2 * QUERIES_AT_ONCE + 9, 3 * QUERIES_AT_ONCE
+    q, k, v = normal(1, new, 4, 8), normal(1, seen, 2, 8), normal(1, seen, 2, 6)
+    wanted = causal_attention(q, k, v, 0.3, window)
+    sinks = torch.full((4,), -1e4, dtype=torch.float64)
+    assert_close("out", causal_attention(q, k, v, 0.3, window, sinks), wanted, 1e-12)
+
+
+def test_a_sink_is_one_more_key_without_a_value() -> None:
+    # All scores are zero, the sink's too: every query spreads its weight over one key more.
+    q, k, v = torch.zeros(2, 7, 4, 8).double(), normal(2, 7, 2, 8), normal(2, 7, 2, 6)
+    got = causal_attention(q, k, v, 0.3, None, torch.zeros(4, dtype=torch.float64))
+    keys = torch.arange(2, 9)[:, None, None]
+    assert_close("out", got, v.cumsum(1).repeat_interleave(2, 2) / keys, 1e-12)
+
+
+def test_the_softmax_of_half_precision_is_taken_in_float32() -> None:
+    q, k, v = (normal(1, 300, h, 32) for h in (4, 2, 2))
+    sinks = normal(4)
+    wanted = causal_attention(q, k, v, 0.2, 64, sinks)
+    halves = [x.bfloat16() for x in (q, k, v)]
+    got = causal_attention(*halves, 0.2, 64, sinks.float())
+    assert got.dtype == torch.bfloat16
+    assert_close("out", got.double(), wanted, 2e-2)
 
 
 def test_index_scores_follow_the_equation() -> None:

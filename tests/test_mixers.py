@@ -23,6 +23,9 @@ def build(settings: MixerSettings, dtype: torch.dtype = torch.float64) -> Sequen
     place = MixerPlace(WIDTH, NormSettings(), layer=1, num_layers=4)
     mixer = mixer_class(settings.kind)(settings, place)
     initialize(mixer, seed=0)
+    for name, parameter in mixer.named_parameters():
+        if name.endswith((".bias", "sinks")):  # zero until trained
+            torch.nn.init.normal_(parameter, std=0.5)
     return mixer.to(dtype)
 
 

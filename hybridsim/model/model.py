@@ -16,6 +16,7 @@ from hybridsim.nn.cache import LayerCache, ModelCache
 from hybridsim.nn.feed_forward import FeedForward
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.scale import scaled
 
 
 class HybridLM(nn.Module):
@@ -47,7 +48,7 @@ class HybridLM(nn.Module):
             cache: from `new_cache`; the pass continues after its tokens and leaves the new ones.
             last_logits_only: compute the head at the last position only, as serving does.
         """
-        x = _scaled(self.embed(tokens), self.spec.embedding_scale)
+        x = scaled(self.embed(tokens), self.spec.embedding_scale)
         for layer in self.layers:
             x = layer(x, cache)
         if cache is not None:
@@ -55,7 +56,7 @@ class HybridLM(nn.Module):
         if last_logits_only:
             x = x[:, -1:]
         logits: Tensor = self.head(self.norm(x))
-        return _scaled(logits, self.spec.logit_scale)
+        return scaled(logits, self.spec.logit_scale)
 
     def new_cache(self, reserved_tokens: int = 0) -> ModelCache:
         """Return an empty cache, with room for `reserved_tokens` where it grows with tokens."""
@@ -118,12 +119,7 @@ class HybridLayer(nn.Module):
         if after is not None:
             out = after(out)
         source = inside if self.residual.source == "normed" else x
-        return _scaled(source, self.residual.alpha) + _scaled(out, self.residual.beta)
-
-
-def _scaled(x: Tensor, factor: float) -> Tensor:
-    """Return x times a factor; one adds no operator."""
-    return x if factor == 1 else x.mul(factor)
+        return scaled(source, self.residual.alpha) + scaled(out, self.residual.beta)
 
 
 def build_mixer(op: Op, place: MixerPlace) -> SequenceMixer:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from hybridsim.components import OAI_ALPHA, OAI_LIMIT
+from hybridsim.nn.scale import scaled
 
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu2": lambda x: F.relu(x).square(),
 }
 
 
-def gated(name: str, gate_up: Float[Tensor, "*axes I2"]) -> Float[Tensor, "*axes I"]:
-    """Return act(gate) * up, where `gate_up` holds gate and up one after the other."""
+def gated(
+    name: str, gate_up: Float[Tensor, "*axes I2"], gate_scale: float = 1.0
+) -> Float[Tensor, "*axes I"]:
+    """Return act(gate_scale * gate) * up, where `gate_up` holds gate, then up."""
     gate, up = gate_up.chunk(2, dim=-1)
+    gate = scaled(gate, gate_scale)
     if name == "swiglu_oai":
         gate, up = gate.clamp(max=OAI_LIMIT), up.clamp(-OAI_LIMIT, OAI_LIMIT)
         return gate * (OAI_ALPHA * gate).sigmoid() * (up + 1)

@@ -7,21 +7,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hybridsim.nn.library import operator
+from hybridsim.nn.precision import wide
+
+QUERIES_AT_ONCE = 128  # queries whose scores are formed together where the softmax is our own
 
 
 def _shape(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     return query.new_empty(*query.shape[:3], value.shape[3])
 
 
 @operator(
     "causal_attention(Tensor query, Tensor key, Tensor value, float scale,"
-    " int? window=None) -> Tensor",
+    " int? window=None, Tensor? sinks=None) -> Tensor",
     _shape,
 )
 def causal_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Return softmax(scale q k^T) v over the keys that each query may see.
 
@@ -31,13 +44,27 @@ def causal_attention(
         value: [B, S, H_kv, V].
         scale: factor on the scores.
         window: keys a query sees at most, itself included; None for all before it.
+        sinks: [H], a further score of every query of a head, without a value; None for none.
 
     Returns:
         [B, T, H, V].
     """
+    if query.shape[1] == 1 and window is not None:
+        key, value, window = key[:, -window:], value[:, -window:], None
+    if sinks is None:
+        return _torch_attention(query, key, value, scale, window)
+    pieces, later = [], query.shape[1]
+    for part in query.split(QUERIES_AT_ONCE, 1):
+        later -= part.shape[1]
+        visible = causal_mask(part.shape[1], key.shape[1], window, query.device, later)
+        pieces.append(_sink_attention(part, key, value, scale, visible, sinks))
+    return torch.cat(pieces, dim=1)
+
+
+def _torch_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
+) -> Tensor:
     heads, new, seen = query.shape[2], query.shape[1], key.shape[1]
-    if new == 1 and window is not None:
-        key, value = key[:, -window:], value[:, -window:]
     query, key, value = (x.transpose(1, 2) for x in (query, key, value))
     if heads != key.shape[1] and not query.is_cuda:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
@@ -55,9 +82,32 @@ def causal_attention(
     return out.transpose(1, 2)
 
 
-def causal_mask(new: int, seen: int, window: int | None, device: torch.device) -> Tensor:
-    """Return [T, S], true where the query (one of the last T of S tokens) may see the key."""
-    query = torch.arange(seen - new, seen, device=device)[:, None]
+def _sink_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, visible: Tensor, sinks: Tensor
+) -> Tensor:
+    """Attend to the visible keys, [T, S], and to the sinks; the softmax in float32.
+
+    torch's own attention gives no sum of exponentials that autograd follows, for the sinks to join.
+    """
+    heads = key.shape[2]
+    grouped = query.unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4)  # [B, H_kv, group, T, K]
+    key, value = key.transpose(1, 2), value.transpose(1, 2)  # [B, H_kv, S, K]
+    scores = wide(grouped.flatten(2, 3) @ key.mT).unflatten(2, grouped.shape[2:4]) * scale
+    scores = scores.masked_fill(~visible, -torch.inf)
+    column = wide(sinks).view(heads, -1, 1, 1).expand(*scores.shape[:-1], 1)
+    weights = torch.cat((scores, column), dim=-1).softmax(dim=-1)[..., :-1].to(value.dtype)
+    out: Tensor = (weights.flatten(2, 3) @ value).unflatten(2, grouped.shape[2:4])
+    return out.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def causal_mask(
+    new: int, seen: int, window: int | None, device: torch.device, later: int = 0
+) -> Tensor:
+    """Return [T, S], true where the query may see the key.
+
+    The queries are T of the S tokens, with `later` tokens after them.
+    """
+    query = torch.arange(seen - new, seen, device=device)[:, None] - later
     key = torch.arange(seen, device=device)[None]
     visible = key <= query
     return visible if window is None else visible & (key > query - window)

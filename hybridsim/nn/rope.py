@@ -1,4 +1,4 @@
-"""Rotary position encoding (RoFormer, arXiv 2104.09864), with llama3 and yarn scaling."""
+"""Rotary position encoding (RoFormer, arXiv 2104.09864), with linear, llama3 and yarn scaling."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from hybridsim.components import RopeSettings
 def inverse_frequencies(settings: RopeSettings, rotary_dim: int) -> list[float]:
     """Return the angle per token of each rotated pair, scaling applied."""
     plain = [settings.theta ** (-2 * i / rotary_dim) for i in range(rotary_dim // 2)]
+    if settings.scaling == "linear":
+        return [f / settings.factor for f in plain]
     if settings.scaling == "llama3":
         return [_llama3(f, settings) for f in plain]
     if settings.scaling == "yarn":
@@ -36,8 +38,10 @@ def _yarn(index: int, frequency: float, s: RopeSettings, rotary_dim: int) -> flo
         period = s.original_context / (turns * 2 * math.pi)
         return rotary_dim * math.log(period) / (2 * math.log(s.theta))
 
-    low = max(math.floor(pair_with(s.beta_fast)), 0)
-    high = min(math.ceil(pair_with(s.beta_slow)), rotary_dim - 1)
+    first, last = pair_with(s.beta_fast), pair_with(s.beta_slow)
+    if s.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0), min(last, rotary_dim - 1)
     slowed = min(max((index - low) / max(high - low, 1e-3), 0.0), 1.0)
     return frequency * (slowed / s.factor + 1 - slowed)
 

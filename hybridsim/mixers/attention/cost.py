@@ -13,7 +13,7 @@ class AttentionCost(MixerCost):
     """Per pair (query, key) and query head: 2 K FLOPs for the score and 2 K for the value.
 
     Cache: keys and values of `num_kv_heads` heads, 2 H_kv K numbers a token. Grouping the heads
-    shrinks the cache, not the FLOPs.
+    shrinks the cache, not the FLOPs. A sink is one more term of a sum: no FLOPs, no cache.
     """
 
     settings: AttentionSettings
@@ -38,6 +38,10 @@ class AttentionCost(MixerCost):
             vectors |= {
                 f"{name}.bias": self.linears[name][1] for name in ("q_proj", "k_proj", "v_proj")
             }
+        if s.output_bias:
+            vectors["o_proj.bias"] = self.hidden_size
+        if s.sinks:
+            vectors["sinks"] = s.num_heads
         if s.qk_norm != "none":
             heads, kv_heads = (1, 1) if s.qk_norm == "head" else (s.num_heads, s.num_kv_heads)
             vectors |= {"q_norm": heads * s.head_dim, "k_norm": kv_heads * s.head_dim}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
@@ -11,6 +12,7 @@ from hybridsim.nn.cache import KeyValueCache, LayerCache, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.rope import RotaryEmbedding
+from hybridsim.nn.scale import scaled
 
 
 class Attention(SequenceMixer):
@@ -18,11 +20,15 @@ class Attention(SequenceMixer):
 
         o_t = sum_{s <= t} softmax_s(q_t . k_s / sqrt(K)) v_s
 
-    Optional: norms on queries and keys, rotation of the first channels, a sliding window, and an
-    output gate o_t * sigmoid(W x_t) (Qwen3-Next).
+    Optional: norms on queries and keys, rotation of the first channels, a sliding window, an
+    output gate o_t * sigmoid(W x_t) (Qwen3-Next), fixed factors on inputs, keys, scores and output,
+    and a sink b_h in each head's denominator (gpt-oss model card, arXiv 2508.10925, section 2.3):
+
+        o_t = sum_{s <= t} exp(q_t . k_s / sqrt(K)) v_s / (exp(b_h) + sum_{s <= t} exp(...))
     """
 
     settings: AttentionSettings
+    sinks: nn.Parameter | None
 
     def __init__(self, settings: AttentionSettings, place: MixerPlace) -> None:
         super().__init__(settings, place)
@@ -31,7 +37,8 @@ class Attention(SequenceMixer):
         self.q_proj = nn.Linear(width, inner * (2 if s.output_gate else 1), bias=s.bias)
         self.k_proj = nn.Linear(width, keys, bias=s.bias)
         self.v_proj = nn.Linear(width, keys, bias=s.bias)
-        self.o_proj = nn.Linear(inner, width, bias=False)
+        self.o_proj = nn.Linear(inner, width, bias=s.output_bias)
+        self.sinks = nn.Parameter(torch.zeros(s.num_heads)) if s.sinks else None
         self.q_norm = _qk_norm(s.qk_norm, s.num_heads, s.head_dim, place.norm)
         self.k_norm = _qk_norm(s.qk_norm, s.num_kv_heads, s.head_dim, place.norm)
         self.rope = None if s.rope is None else RotaryEmbedding(s.rope, s.head_dim)
@@ -45,18 +52,19 @@ class Attention(SequenceMixer):
         if cache is not None:
             assert isinstance(cache, KeyValueCache)
             k, v = cache.keys.append(k), cache.values.append(v)
-        scale = self.settings.head_dim**-0.5
-        out = causal_attention(q, k, v, scale, self.settings.window)
-        return self.output(out, gate)
+        s = self.settings
+        return self.output(causal_attention(q, k, v, s.scale, s.window, self.sinks), gate)
 
     def project(self, x: Tensor, past_tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return queries [B, T, H, K], keys and values [B, T, H_kv, K], and the gate's input."""
         s, gate = self.settings, None
+        x = scaled(x, s.input_scale)
         q = self.q_proj(x).unflatten(-1, (s.num_heads, -1))
         if s.output_gate:
             q, gate = q.chunk(2, dim=-1)  # each head's query, then its gate
         q = self.q_norm(q)
         k = self.k_norm(self.k_proj(x).unflatten(-1, (s.num_kv_heads, s.head_dim)))
+        k = scaled(k, s.key_scale)
         v = self.v_proj(x).unflatten(-1, (s.num_kv_heads, s.head_dim))
         if self.rope is not None:
             q, k = self.rope(q, past_tokens), self.rope(k, past_tokens)
@@ -67,7 +75,7 @@ class Attention(SequenceMixer):
         if gate is not None:
             out = out * gate.sigmoid()
         projected: Tensor = self.o_proj(out.flatten(-2))
-        return projected
+        return scaled(projected, self.settings.output_scale)
 
 
 class _AllHeadsNorm(RMSNorm):

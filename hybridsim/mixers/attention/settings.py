@@ -25,6 +25,13 @@ class AttentionSettings(MixerSettings):
         window: keys a query sees at most, itself included; null for all.
         bias: biases on the query, key and value projections.
         rope: rotary encoding, or null for none.
+        output_bias: a bias on the output projection.
+        sinks: one learned score a head that joins the softmax's denominator, without a value
+            (gpt-oss).
+        softmax_scale: factor on the scores; null takes 1 / sqrt(head_dim).
+        key_scale: factor on the keys, after their norm (Falcon-H1).
+        input_scale: factor on the input of the query, key and value projections (Falcon-H1).
+        output_scale: factor on the layer's output (Falcon-H1).
     """
 
     kind: ClassVar[str] = "attention"
@@ -37,6 +44,12 @@ class AttentionSettings(MixerSettings):
     window: int | None = None
     bias: bool = False
     rope: RopeSettings | None = None
+    output_bias: bool = False
+    sinks: bool = False
+    softmax_scale: float | None = None
+    key_scale: float = 1.0
+    input_scale: float = 1.0
+    output_scale: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive(
@@ -46,12 +59,23 @@ class AttentionSettings(MixerSettings):
         require_choice("qk_norm", self.qk_norm, QK_NORMS)
         if self.window is not None:
             require_positive(window=self.window)
+        require_positive(
+            softmax_scale=self.scale,
+            key_scale=self.key_scale,
+            input_scale=self.input_scale,
+            output_scale=self.output_scale,
+        )
         if self.rope is not None:
             self.rope.check_head(self.head_dim)
 
     @property
     def is_full_attention(self) -> bool:
         return self.window is None
+
+    @property
+    def scale(self) -> float:
+        """Factor on the scores."""
+        return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
 
     def full_twin(self) -> AttentionSettings:
         return replace(self, window=None)

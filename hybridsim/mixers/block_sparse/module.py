@@ -40,12 +40,11 @@ class BlockSparseAttention(Attention):
             assert cache.index_keys is not None
             k, v = cache.keys.append(k), cache.values.append(v)
             index_key = cache.index_keys.append(index_key)
-        scale = s.head_dim**-0.5
         if k.shape[1] <= s.selected_tokens:
-            return self.output(causal_attention(q, k, v, scale), gate)
+            return self.output(causal_attention(q, k, v, s.scale), gate)
         scores = block_scores(self.indexer.query(x, past_tokens), index_key, s.block_size)
         blocks = select_blocks(scores, past_tokens, s.block_size, s.topk_blocks, s.local_blocks)
-        return self.output(block_attention(q, k, v, blocks, s.block_size, scale), gate)
+        return self.output(block_attention(q, k, v, blocks, s.block_size, s.scale), gate)
 
 
 class BlockIndexer(nn.Module):

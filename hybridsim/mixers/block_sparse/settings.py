@@ -56,6 +56,8 @@ class BlockSparseAttentionSettings(AttentionSettings):
             raise bad_value(
                 "window", self.window, "block-sparse attention has no window; give null"
             )
+        if self.sinks:
+            raise bad_value("sinks", True, "block-sparse attention has no sinks; give false")
         if self.index_key_dtype not in BYTES_PER_ELEMENT:
             raise unknown("index_key_dtype", self.index_key_dtype, BYTES_PER_ELEMENT, "dtype")
         if self.rope is not None:
