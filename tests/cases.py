@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hybridsim.components import RopeSettings
+from hybridsim.ffn import FfnSettings, ffn_settings_class
 from hybridsim.mixers import MixerSettings, settings_class
 
 ROPE = RopeSettings(rotary_dim=8)
@@ -45,6 +46,30 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
         "full_norm": _case("attention", num_heads=4, num_kv_heads=2, head_dim=16, qk_norm="full"),
         "window": _case(
             "attention", num_heads=4, num_kv_heads=2, head_dim=16, window=10, rope=ROPE
+        ),
+        "sinks": _case(
+            "attention",
+            num_heads=6,
+            num_kv_heads=2,
+            head_dim=16,
+            bias=True,
+            output_bias=True,
+            sinks=True,
+            rope=RopeSettings(scaling="yarn", factor=4.0, original_context=32, truncate=False),
+        ),
+        "sinks_window": _case(
+            "attention", num_heads=2, num_kv_heads=1, head_dim=16, sinks=True, window=10
+        ),
+        "scales": _case(
+            "attention",
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=16,
+            softmax_scale=0.3,
+            key_scale=0.7,
+            input_scale=1.5,
+            output_scale=0.4,
+            rope=RopeSettings(scaling="linear", factor=8.0),
         ),
     },
     "mla": {
@@ -122,8 +147,55 @@ ALL_CASES = [
     for name, settings in cases.items()
 ]
 
-# Attention beside a recurrent mixer in one layer, a window, an MLP as its own layer without a gate,
-# biases, tied embeddings, and layers without a feed-forward.
+
+def _ffn_case(kind: str, **fields: Any) -> FfnSettings:
+    return ffn_settings_class(kind)(**fields)
+
+
+FFN_CASES: dict[str, dict[str, FfnSettings]] = {
+    "dense": {
+        "gated": _ffn_case("dense", intermediate_size=24, activation="gelu_tanh"),
+        "plain": _ffn_case("dense", intermediate_size=24, activation="relu2", gated=False),
+        "bias_scales": _ffn_case(
+            "dense", intermediate_size=24, bias=True, gate_scale=0.6, down_scale=1.7
+        ),
+        "plain_bias": _ffn_case(
+            "dense", intermediate_size=24, activation="gelu", gated=False, bias=True
+        ),
+    },
+    "moe": {
+        "biases": _ffn_case(
+            "moe",
+            num_experts=5,
+            num_experts_per_tok=2,
+            intermediate_size=12,
+            activation="swiglu_oai",
+            router_bias=True,
+            expert_bias=True,
+        ),
+        "shared": _ffn_case(
+            "moe",
+            num_experts=6,
+            num_experts_per_tok=3,
+            intermediate_size=12,
+            num_shared_experts=2,
+            shared_expert_gate=True,
+            router="sigmoid",
+            score_correction_bias=True,
+            norm_topk_prob=False,
+            routed_scaling_factor=2.5,
+        ),
+    },
+}
+
+ALL_FFN_CASES = [
+    (f"{kind}-{name}", settings)
+    for kind, cases in FFN_CASES.items()
+    for name, settings in cases.items()
+]
+
+# Attention beside a recurrent mixer in one layer, a window with sinks, an MLP as its own layer
+# without a gate, biases everywhere, tied embeddings, and layers without a feed-forward.
 UNUSUAL_SPEC: dict[str, Any] = {
     "name": "unusual",
     "hidden_size": 48,
@@ -133,8 +205,24 @@ UNUSUAL_SPEC: dict[str, Any] = {
     "layer_pattern": "P M S M P F",
     "ffn_pattern": "D . E . D .",
     "mixers": {
-        "F": {"kind": "attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 16, "bias": True},
-        "S": {"kind": "attention", "num_heads": 4, "num_kv_heads": 1, "head_dim": 16, "window": 9},
+        "F": {
+            "kind": "attention",
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "head_dim": 16,
+            "bias": True,
+            "output_bias": True,
+            "softmax_scale": 0.3,
+            "key_scale": 0.7,
+        },
+        "S": {
+            "kind": "attention",
+            "num_heads": 4,
+            "num_kv_heads": 1,
+            "head_dim": 16,
+            "window": 9,
+            "sinks": True,
+        },
         "L": {
             "kind": "gated_deltanet",
             "num_heads": 2,
@@ -145,7 +233,7 @@ UNUSUAL_SPEC: dict[str, Any] = {
     },
     "parallel": {"P": "FL"},
     "ffns": {
-        "D": {"kind": "dense", "intermediate_size": 64},
+        "D": {"kind": "dense", "intermediate_size": 64, "bias": True, "gate_scale": 0.5},
         "M": {"kind": "dense", "intermediate_size": 80, "activation": "relu2", "gated": False},
         "E": {
             "kind": "moe",
@@ -155,6 +243,8 @@ UNUSUAL_SPEC: dict[str, Any] = {
             "num_shared_experts": 2,
             "shared_intermediate_size": 16,
             "shared_expert_gate": True,
+            "router_bias": True,
+            "expert_bias": True,
         },
     },
     "tie_word_embeddings": True,

@@ -40,10 +40,10 @@ def test_three_ways_agree(spec: Any, step: Step) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
-@pytest.mark.parametrize("name", spec_names())
-def test_full_squares_are_what_torch_counts_in_the_parts(name: str, step: Step) -> None:
+@pytest.mark.parametrize("spec", SPECS, ids=IDS)
+def test_full_squares_are_what_torch_counts_in_the_parts(spec: Any, step: Step) -> None:
     """No rule of ours but that of grouped products: our operators are taken apart."""
-    graph = build_graph(load_spec(name))
+    graph = build_graph(parse_spec(spec) if isinstance(spec, dict) else load_spec(spec))
     assert count_decomposed(graph, step) == ModelCosts.of(graph).forward_flops(step, FULL_SQUARE)
 
 

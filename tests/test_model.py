@@ -87,8 +87,9 @@ def test_tiny_models_run_within_a_second(name: str) -> None:
     assert 0.1 < logits.std() < 10  # neither vanishing nor exploding
 
 
-def test_seeds_decide_the_weights() -> None:
-    first, same, other = (build_model("kimi_linear_tiny", "cpu", seed=s) for s in (0, 0, 1))
+@pytest.mark.parametrize("spec", ["kimi_linear_tiny", UNUSUAL_SPEC], ids=["kimi", "unusual"])
+def test_seeds_decide_the_weights(spec: Any) -> None:
+    first, same, other = (build_model(spec, "cpu", seed=s) for s in (0, 0, 1))
     assert all((a == b).all() for a, b in zip(first.parameters(), same.parameters(), strict=True))
     assert not (first.embed.weight == other.embed.weight).all()
 

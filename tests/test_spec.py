@@ -158,6 +158,8 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"parallel": {"P": "F"}}, r"spec\.parallel\.P=F: needs two mixers or more"),
         ({"parallel": {"P": "FL", "S": "FL"}}, r"parallel\.S: S is defined twice"),
         ({"norm": {"eps": 0.0}}, r"spec\.norm\.eps=0\.0: must be above 0"),
+        ({"mixers__F__softmax_scale": 0.0}, r"mixers\.F\.softmax_scale=0\.0: must be above 0"),
+        ({"ffns__M__gate_scale": 0.5}, r"spec\.ffns\.M\.gate_scale=0\.5: needs gated=true"),
         (
             {"mixers__F__rope": {"rotary_dim": 17}},
             r"spec\.mixers\.F\.rope\.rotary_dim=17: must be an even",

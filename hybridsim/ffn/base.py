@@ -26,7 +26,8 @@ class FfnCost(ABC):
     """Closed-form costs of one feed-forward layer, forward only.
 
     Subclasses give the weights as shapes: those that every token meets, and those of one routed
-    expert with how many experts there are and how many a token meets.
+    expert with how many experts there are and how many a token meets. Biases are vectors: they are
+    parameters and bytes, but no FLOPs.
     """
 
     num_experts: int = 0
@@ -42,41 +43,53 @@ class FfnCost(ABC):
         """Weight matrices that every token meets, by name, as (inputs, outputs)."""
 
     @property
+    def vectors(self) -> dict[str, int]:
+        """Other parameters that every token meets, by name: biases."""
+        return {}
+
+    @property
     def expert_linears(self) -> dict[str, tuple[int, int]]:
         """Weight matrices of one routed expert, by name, as (inputs, outputs)."""
+        return {}
+
+    @property
+    def expert_vectors(self) -> dict[str, int]:
+        """Other parameters of one routed expert, by name: biases."""
         return {}
 
     @cached_property
     def expert_parameters(self) -> int:
         """Parameters of one routed expert."""
-        return sum(math.prod(shape) for shape in self.expert_linears.values())
+        return _weights(self.expert_linears) + sum(self.expert_vectors.values())
 
     @cached_property
-    def linear_parameters(self) -> int:
+    def common_parameters(self) -> int:
         """Parameters that every token meets."""
-        return sum(math.prod(shape) for shape in self.linears.values())
+        return _weights(self.linears) + sum(self.vectors.values())
 
     @cached_property
     def parameters(self) -> int:
         """All parameters of the layer's feed-forward, its norm before it left out."""
-        return self.linear_parameters + self.num_experts * self.expert_parameters
+        return self.common_parameters + self.num_experts * self.expert_parameters
 
     @cached_property
     def active_parameters(self) -> int:
         """Parameters that one token meets."""
-        return self.linear_parameters + self.num_experts_per_tok * self.expert_parameters
+        return self.common_parameters + self.num_experts_per_tok * self.expert_parameters
 
     def touched_parameters(self, tokens: int, skew: float) -> float:
         """Return the expected parameters that `tokens` tokens together need from memory."""
         if not self.num_experts:
-            return self.linear_parameters
+            return self.common_parameters
         touched = expected_experts(self.num_experts, self.num_experts_per_tok, tokens, skew)
-        return self.linear_parameters + touched * self.expert_parameters
+        return self.common_parameters + touched * self.expert_parameters
 
     @cached_property
     def forward_flops_per_token(self) -> int:
-        """FLOPs of one token: 2 per parameter met."""
-        return 2 * self.active_parameters
+        """FLOPs of one token: 2 per weight met."""
+        return 2 * (
+            _weights(self.linears) + self.num_experts_per_tok * _weights(self.expert_linears)
+        )
 
     @cached_property
     def activation_elements_per_token(self) -> int:
@@ -91,3 +104,7 @@ class FfnCost(ABC):
         shared = max((o for _, o in self.linears.values()), default=0)
         routed = sum(o for _, o in self.expert_linears.values())
         return shared + self.num_experts_per_tok * routed
+
+
+def _weights(linears: dict[str, tuple[int, int]]) -> int:
+    return sum(math.prod(shape) for shape in linears.values())

@@ -83,6 +83,7 @@ def initialize(model: nn.Module, seed: int) -> None:
 
     Decay rates exp(A_log) are uniform in 1..16 and the softplus of dt_bias log-uniform in
     0.001..0.1 (Mamba-2, arXiv 2405.21060), so that heads remember from tens to thousands of tokens.
+    Biases start at zero.
     """
     generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -93,6 +94,8 @@ def initialize(model: nn.Module, seed: int) -> None:
             low, high = math.log(0.001), math.log(0.1)
             step = parameter.uniform_(low, high, generator=generator).exp()
             parameter.copy_(step + torch.log(-torch.expm1(-step)))
+        elif last.endswith("bias"):
+            parameter.zero_()
         elif name.startswith("embed."):
             parameter.normal_(0, 0.02, generator=generator)
         elif parameter.dim() == 3 or parameter.dim() == 2:  # stacked experts, [E, inputs, outputs]

@@ -7,7 +7,7 @@ from hybridsim.ffn.dense.settings import DenseSettings
 
 
 class DenseCost(FfnCost):
-    """3 D I parameters with a gate, 2 D I without; 2 FLOPs a parameter and token."""
+    """3 D I weights with a gate, 2 D I without; 2 FLOPs a weight and token."""
 
     settings: DenseSettings
 
@@ -19,3 +19,9 @@ class DenseCost(FfnCost):
             up: (self.hidden_size, inner * (2 if self.settings.gated else 1)),
             "down_proj": (inner, self.hidden_size),
         }
+
+    @property
+    def vectors(self) -> dict[str, int]:
+        if not self.settings.bias:
+            return {}
+        return {f"{name}.bias": outputs for name, (_, outputs) in self.linears.items()}

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hybridsim.ffn.dense.settings import DenseSettings
 from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
+from hybridsim.nn.scale import scaled
 
 
 class Dense(FeedForward):
@@ -15,18 +16,18 @@ class Dense(FeedForward):
     def __init__(self, settings: DenseSettings, hidden_size: int) -> None:
         super().__init__()
         self.settings = settings
-        inner = settings.intermediate_size
+        inner, bias = settings.intermediate_size, settings.bias
         if settings.gated:
-            self.gate_up_proj = nn.Linear(hidden_size, 2 * inner, bias=False)
+            self.gate_up_proj = nn.Linear(hidden_size, 2 * inner, bias=bias)
         else:
-            self.up_proj = nn.Linear(hidden_size, inner, bias=False)
-        self.down_proj = nn.Linear(inner, hidden_size, bias=False)
+            self.up_proj = nn.Linear(hidden_size, inner, bias=bias)
+        self.down_proj = nn.Linear(inner, hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        activation = self.settings.activation
-        if self.settings.gated:
-            inner = gated(activation, self.gate_up_proj(x))
+        s = self.settings
+        if s.gated:
+            inner = gated(s.activation, self.gate_up_proj(x), s.gate_scale)
         else:
-            inner = PLAIN[activation](self.up_proj(x))
+            inner = PLAIN[s.activation](self.up_proj(x))
         projected: Tensor = self.down_proj(inner)
-        return projected
+        return scaled(projected, s.down_scale)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hybridsim.components import ACTIVATIONS, require_choice, require_positive
+from hybridsim.errors import bad_value
 from hybridsim.ffn.base import FfnSettings
 
 
@@ -17,6 +18,9 @@ class DenseSettings(FfnSettings):
         intermediate_size: width between the projections.
         activation: see components.ACTIVATIONS.
         gated: down(act(gate(x)) * up(x)) (arXiv 2002.05202), else down(act(up(x))) (Nemotron-H).
+        bias: biases on all projections.
+        gate_scale: factor on the gate before its activation (Falcon-H1).
+        down_scale: factor on the output (Falcon-H1).
     """
 
     kind: ClassVar[str] = "dense"
@@ -24,7 +28,16 @@ class DenseSettings(FfnSettings):
     intermediate_size: int
     activation: str = "silu"
     gated: bool = True
+    bias: bool = False
+    gate_scale: float = 1.0
+    down_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        require_positive(intermediate_size=self.intermediate_size)
+        require_positive(
+            intermediate_size=self.intermediate_size,
+            gate_scale=self.gate_scale,
+            down_scale=self.down_scale,
+        )
+        if self.gate_scale != 1 and not self.gated:
+            raise bad_value("gate_scale", self.gate_scale, "needs gated=true")
         require_choice("activation", self.activation, ACTIVATIONS)

@@ -31,9 +31,19 @@ class MoECost(FfnCost):
         return linears
 
     @property
+    def vectors(self) -> dict[str, int]:
+        return {"router.bias": self.settings.num_experts} if self.settings.router_bias else {}
+
+    @property
     def expert_linears(self) -> dict[str, tuple[int, int]]:
         inner = self.settings.intermediate_size
         return {
             "experts.gate_up_proj": (self.hidden_size, 2 * inner),
             "experts.down_proj": (inner, self.hidden_size),
         }
+
+    @property
+    def expert_vectors(self) -> dict[str, int]:
+        if not self.settings.expert_bias:
+            return {}
+        return {f"{name}_bias": outputs for name, (_, outputs) in self.expert_linears.items()}

@@ -26,7 +26,7 @@ class MoE(FeedForward):
     def __init__(self, settings: MoESettings, hidden_size: int) -> None:
         super().__init__()
         s = self.settings = settings
-        self.router = nn.Linear(hidden_size, s.num_experts, bias=False)
+        self.router = nn.Linear(hidden_size, s.num_experts, bias=s.router_bias)
         self.experts = Experts(s, hidden_size)
         bias = torch.zeros(s.num_experts) if s.score_correction_bias else None
         self.register_buffer("score_correction_bias", bias)
@@ -49,7 +49,10 @@ class MoE(FeedForward):
 
 
 class Experts(nn.Module):
-    """The routed experts' weights, stacked, [E, inputs, outputs] each."""
+    """The routed experts' weights, stacked: [E, inputs, outputs], biases [E, outputs]."""
+
+    gate_up_proj_bias: nn.Parameter | None
+    down_proj_bias: nn.Parameter | None
 
     def __init__(self, settings: MoESettings, hidden_size: int) -> None:
         super().__init__()
@@ -57,6 +60,12 @@ class Experts(nn.Module):
         inner = s.intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(s.num_experts, hidden_size, 2 * inner))
         self.down_proj = nn.Parameter(torch.empty(s.num_experts, inner, hidden_size))
+        self.gate_up_proj_bias = self._bias(2 * inner)
+        self.down_proj_bias = self._bias(hidden_size)
+
+    def _bias(self, outputs: int) -> nn.Parameter | None:
+        s = self.settings
+        return nn.Parameter(torch.zeros(s.num_experts, outputs)) if s.expert_bias else None
 
     def forward(self, x: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Return the weighted sum of each token's experts.
@@ -70,10 +79,16 @@ class Experts(nn.Module):
         order = flat.argsort(stable=True)
         counts = torch.zeros(self.settings.num_experts, dtype=torch.long, device=x.device)
         counts = counts.scatter_add(0, flat, torch.ones_like(flat))
-        rows = x[order // experts.shape[1]]
-        inner = gated(self.settings.activation, grouped_linear(rows, self.gate_up_proj, counts))
-        out = grouped_linear(inner, self.down_proj, counts)
+        rows, chosen = x[order // experts.shape[1]], flat[order]
+        inner = grouped_linear(rows, self.gate_up_proj, counts)
+        inner = gated(self.settings.activation, _plus(inner, self.gate_up_proj_bias, chosen))
+        out = _plus(grouped_linear(inner, self.down_proj, counts), self.down_proj_bias, chosen)
         unsorted = torch.empty_like(out).index_copy(0, order, out)
         # The weighted sum over a token's experts.
         per_token = wide(unsorted.unflatten(0, experts.shape))
         return (per_token * weights[..., None]).sum(dim=1).to(x.dtype)
+
+
+def _plus(rows: Tensor, bias: Tensor | None, experts: Tensor) -> Tensor:
+    """Return rows, each with the bias of its expert where there are biases."""
+    return rows if bias is None else rows + bias[experts]

@@ -37,6 +37,8 @@ class MoESettings(FfnSettings):
         routed_scaling_factor: factor on the routed experts' sum.
         shared_expert_gate: a sigmoid gate on the shared experts' sum (Qwen).
         activation: see components.ACTIVATIONS.
+        router_bias: a bias on the router's scores, which chooses and weighs (gpt-oss).
+        expert_bias: biases on the routed experts' projections (gpt-oss).
     """
 
     kind: ClassVar[str] = "moe"
@@ -54,6 +56,8 @@ class MoESettings(FfnSettings):
     routed_scaling_factor: float = 1.0
     shared_expert_gate: bool = False
     activation: str = "silu"
+    router_bias: bool = False
+    expert_bias: bool = False
 
     def __post_init__(self) -> None:
         require_positive(
