@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hybridsim.errors import bad_value, unknown
 
@@ -56,6 +56,10 @@ class NormSettings:
 
     def __post_init__(self) -> None:
         require_positive(eps=self.eps)
+
+    def with_eps(self, eps: float | None) -> NormSettings:
+        """Return the same normalisation with another `eps`, or as it is where that is null."""
+        return self if eps is None else replace(self, eps=eps)
 
 
 @dataclass(frozen=True)

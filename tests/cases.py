@@ -130,10 +130,23 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
         "equal_heads": _case(
             "gated_deltanet", num_heads=2, num_v_heads=2, head_k_dim=8, head_v_dim=16
         ),
+        "negative": _case(
+            "gated_deltanet",
+            num_heads=2,
+            num_v_heads=6,
+            head_k_dim=8,
+            head_v_dim=16,
+            negative_eigenvalues=True,
+            norm_eps=1e-5,
+        ),
     },
     "kda": {
         "chunk32": _case("kda", num_heads=2, head_dim=16, gate_rank=8, chunk_size=32),
         "chunk64": _case("kda", num_heads=3, head_dim=8, gate_rank=8),
+        "bounded": _case(
+            "kda", num_heads=2, head_dim=16, gate_rank=None, conv_size=3, gate_lower_bound=-5.0
+        ),
+        "negative": _case("kda", num_heads=2, head_dim=8, gate_rank=4, negative_eigenvalues=True),
     },
     "lightning": {
         "chunk16": _case("lightning", num_heads=4, head_dim=16, chunk_size=16),

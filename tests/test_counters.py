@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import UNUSUAL_SPEC
+from cases import ALL_CASES, UNUSUAL_SPEC
 from torch import nn
 
 from hybridsim import load_spec
@@ -17,8 +17,10 @@ from hybridsim.counters.flop_counter import count_decomposed, count_flop_counter
 from hybridsim.counters.fvcore_count import count_fvcore, count_module
 from hybridsim.errors import UncountedOperatorError
 from hybridsim.graph import build_graph
+from hybridsim.mixers import MixerSettings
 from hybridsim.spec.load import spec_names
 from hybridsim.spec.parse import parse_spec
+from hybridsim.spec.schema import ModelSpec
 from hybridsim.steps import Step, decode, prefill
 
 SPECS: list[Any] = [*spec_names(), UNUSUAL_SPEC]
@@ -35,6 +37,17 @@ def test_three_ways_agree(spec: Any, step: Step) -> None:
     # To the unit: the bar is 0.5 %, but nothing here is approximate.
     for conventions in (FlopConventions(), FULL_SQUARE):
         wanted = costs.forward_flops(step, conventions)
+        assert count_fvcore(graph, step, conventions) == wanted
+        assert count_flop_counter(graph, step, conventions) == wanted
+
+
+@pytest.mark.parametrize("step", [prefill(77), decode(50), Step(33, 100)], ids=str)
+@pytest.mark.parametrize("mixer", [s for _, s in ALL_CASES], ids=[n for n, _ in ALL_CASES])
+def test_three_ways_agree_on_every_option_of_a_mixer(mixer: MixerSettings, step: Step) -> None:
+    spec = ModelSpec("one_layer", 32, 1, 16, 512, "M", ".", mixers={"M": mixer})
+    graph = build_graph(spec)
+    for conventions in (FlopConventions(), FULL_SQUARE):
+        wanted = ModelCosts.of(graph).forward_flops(step, conventions)
         assert count_fvcore(graph, step, conventions) == wanted
         assert count_flop_counter(graph, step, conventions) == wanted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from closeness import assert_close
 from torch import Tensor
 
 from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
-from hybridsim.mixers.kda.ops import chunk_kda
+from hybridsim.mixers.kda.ops import chunk_kda, log_decay
 from hybridsim.mixers.lightning.ops import chunk_lightning, naive_lightning, recurrent_lightning
 from hybridsim.nn.delta_rule import naive_delta_rule, recurrent_delta_rule
 
@@ -20,19 +21,30 @@ Inputs = dict[str, Tensor]
 Form = Callable[[Inputs], tuple[Tensor, Tensor]]
 
 
-def delta_inputs(tokens: int, decays: int, strongest_decay: float = 1.0) -> Inputs:
-    """Return float64 inputs as the mixers make them: normalised keys, g <= 0, beta in (0, 1)."""
+def delta_inputs(
+    tokens: int, decays: int, strongest_decay: float = 1.0, strongest_write: float = 1.0
+) -> Inputs:
+    """Return float64 inputs as the mixers make them: normalised keys, g <= 0, beta in (0, 1 or 2).
+
+    A negative `strongest_decay` is the lower bound of Ling's gate instead.
+    """
     generator = torch.Generator().manual_seed(tokens)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
+    raw = normal(B, tokens, H, decays)
+    if strongest_decay < 0:
+        g = log_decay(raw, torch.tensor([0.0, 1.0, 2.7]).double().log1p(), strongest_decay)
+    else:
+        g = -strongest_decay * raw.abs()
+
     inputs = {
         "q": normal(B, tokens, H, K) / K**0.5,
         "k": torch.nn.functional.normalize(normal(B, tokens, H, K), dim=-1),
         "v": normal(B, tokens, H, V),
-        "g": -strongest_decay * normal(B, tokens, H, decays).abs(),
-        "beta": normal(B, tokens, H).sigmoid(),
+        "g": g,
+        "beta": strongest_write * normal(B, tokens, H).sigmoid(),
         "state": normal(B, H, K, V),
     }
     return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
@@ -72,30 +84,58 @@ def compare(form: Form, reference: Form, make: Callable[[], Inputs]) -> None:
         assert_close(name, got[name], wanted[name], 1e-9)
 
 
+# Write strengths up to 2 make the transition I - beta k k^T turn a channel around.
+WRITES = pytest.mark.parametrize("write", [1.0, 2.0], ids=["beta1", "beta2"])
+# The unbounded gate, and the one with a lower bound.
+GATES = pytest.mark.parametrize("decay", [1.0, -5.0], ids=["plain", "bounded"])
+
+
+@WRITES
+@GATES
 @pytest.mark.parametrize("tokens", LENGTHS)
-def test_delta_rule_step_by_step_is_the_reference(tokens: int) -> None:
-    compare(step_by_step, lambda x: naive_delta_rule(**x), lambda: delta_inputs(tokens, K))
+def test_delta_rule_step_by_step_is_the_reference(tokens: int, decay: float, write: float) -> None:
+    make = lambda: delta_inputs(tokens, K, decay, write)  # noqa: E731
+    compare(step_by_step, lambda x: naive_delta_rule(**x), make)
 
 
+@WRITES
 @pytest.mark.parametrize("size", [8, 64])
 @pytest.mark.parametrize("tokens", LENGTHS)
-def test_chunked_gated_deltanet_is_the_reference(tokens: int, size: int) -> None:
-    compare(chunked_gdn(size), lambda x: naive_delta_rule(**x), lambda: delta_inputs(tokens, 1))
+def test_chunked_gated_deltanet_is_the_reference(tokens: int, size: int, write: float) -> None:
+    make = lambda: delta_inputs(tokens, 1, strongest_write=write)  # noqa: E731
+    compare(chunked_gdn(size), lambda x: naive_delta_rule(**x), make)
 
 
+@WRITES
+@GATES
 @pytest.mark.parametrize("size", [16, 64])
 @pytest.mark.parametrize("tokens", LENGTHS)
-def test_chunked_kda_is_the_reference(tokens: int, size: int) -> None:
+def test_chunked_kda_is_the_reference(tokens: int, size: int, decay: float, write: float) -> None:
     compare(
         lambda x: chunk_kda(**x, chunk_size=size),
         lambda x: naive_delta_rule(**x),
-        lambda: delta_inputs(tokens, K),
+        lambda: delta_inputs(tokens, K, decay, write),
     )
 
 
-def test_chunked_forms_at_a_thousand_tokens() -> None:
+def test_both_gates_are_their_equations() -> None:
+    raw = torch.tensor([[[[-30.0, 0.5], [0.25, 30.0]]]], dtype=torch.float64)  # B T H K
+    rate = torch.tensor([3.0, 0.5], dtype=torch.float64)
+    plain = log_decay(raw, rate.log(), None)
+    bounded = log_decay(raw, rate.log(), -5.0)
+    for head in range(2):
+        for channel in range(2):
+            x, a = raw[0, 0, head, channel].item(), rate[head].item()
+            got = plain[0, 0, head, channel].item(), bounded[0, 0, head, channel].item()
+            wanted = -a * math.log1p(math.exp(x)), -5 / (1 + math.exp(-a * x))
+            assert got == pytest.approx(wanted, rel=1e-12)
+    assert plain.min() < -5 < bounded.min()
+
+
+@WRITES
+def test_chunked_forms_at_a_thousand_tokens(write: float) -> None:
     for decays, form in ((1, chunked_gdn(64)), (K, lambda x: chunk_kda(**x, chunk_size=64))):
-        inputs = delta_inputs(1000, decays, strongest_decay=0.05)
+        inputs = delta_inputs(1000, decays, strongest_decay=0.05, strongest_write=write)
         got, wanted = form(inputs), naive_delta_rule(**inputs)
         assert_close("out", got[0], wanted[0], 1e-9)
         assert_close("state", got[1], wanted[1], 1e-9)

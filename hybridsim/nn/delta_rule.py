@@ -19,6 +19,18 @@ from torch import Tensor
 State = Float[Tensor, "B H K V"]
 
 
+def write_strength(
+    raw: Float[Tensor, "B T H"], negative_eigenvalues: bool
+) -> Float[Tensor, "B T H"]:
+    """Return beta = sigmoid(raw), or 2 sigmoid(raw).
+
+    I - beta k k^T has the eigenvalue 1 - beta along a unit k: in (0, 1), or in (-1, 1), where a
+    token may turn what it finds around. Source: Grazzi et al., arXiv 2411.12537.
+    """
+    strength = raw.sigmoid()
+    return 2 * strength if negative_eigenvalues else strength
+
+
 def naive_delta_rule(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],

@@ -11,7 +11,7 @@ from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
 from hybridsim.mixers.gated_deltanet.settings import GatedDeltaNetSettings
 from hybridsim.nn.cache import LayerCache, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
-from hybridsim.nn.delta_rule import recurrent_delta_rule
+from hybridsim.nn.delta_rule import recurrent_delta_rule, write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, l2_normalize
 from hybridsim.nn.precision import wide
@@ -23,8 +23,9 @@ class GatedDeltaNet(SequenceMixer):
         S_t = exp(g_t) (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T,  o_t = S_t^T q_t
 
     q, k and v pass a short convolution and SiLU; q and k are L2-normalised, q scaled by K^-1/2, and
-    each is shared by HV / H value heads; g = -exp(A) softplus(W_a x + b), beta = sigmoid(W_b x);
-    the output is normalised per head and gated by SiLU(z). Differs from Kimi Delta Attention in g.
+    each is shared by HV / H value heads; g = -exp(A) softplus(W_a x + b); beta = sigmoid(W_b x), or
+    twice that; the output is normalised per head and gated by SiLU(z). Differs from Kimi Delta
+    Attention in g.
     """
 
     settings: GatedDeltaNetSettings
@@ -37,7 +38,7 @@ class GatedDeltaNet(SequenceMixer):
         self.conv1d = ShortConvolution(s.conv_channels, s.conv_size)
         self.A_log = nn.Parameter(torch.empty(s.num_v_heads))
         self.dt_bias = nn.Parameter(torch.empty(s.num_v_heads))
-        self.o_norm = RMSNorm(s.head_v_dim, NormSettings(eps=place.norm.eps))
+        self.o_norm = RMSNorm(s.head_v_dim, NormSettings(eps=place.norm.eps).with_eps(s.norm_eps))
         self.o_proj = nn.Linear(s.value_dim, width, bias=False)
 
     def new_cache(self, reserved_tokens: int) -> LayerCache:
@@ -88,4 +89,4 @@ class GatedDeltaNet(SequenceMixer):
         parts = wide(self.in_proj_ba(x)).unflatten(-1, (s.num_heads, 2, -1))
         b, a = (part.flatten(-2) for part in parts.unbind(-2))
         g = -wide(self.A_log).exp() * F.softplus(a + wide(self.dt_bias))
-        return g, b.sigmoid()
+        return g, write_strength(b, s.negative_eigenvalues)

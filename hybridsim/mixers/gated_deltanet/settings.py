@@ -20,6 +20,9 @@ class GatedDeltaNetSettings(MixerSettings):
         head_v_dim: channels V of a value head.
         conv_size: taps of the causal convolution on queries, keys and values.
         chunk_size: tokens C of one chunk of the parallel form.
+        negative_eigenvalues: write strengths in (0, 2) instead of (0, 1), so that the transition
+            I - beta k k^T has eigenvalues down to -1 (arXiv 2411.12537; OLMo Hybrid).
+        norm_eps: added to the mean square in the output's norm; null takes the model's.
     """
 
     kind: ClassVar[str] = "gated_deltanet"
@@ -30,6 +33,8 @@ class GatedDeltaNetSettings(MixerSettings):
     head_v_dim: int
     conv_size: int = 4
     chunk_size: int = 64
+    negative_eigenvalues: bool = False
+    norm_eps: float | None = None
 
     def __post_init__(self) -> None:
         require_positive(
@@ -41,6 +46,8 @@ class GatedDeltaNetSettings(MixerSettings):
             chunk_size=self.chunk_size,
         )
         require_multiple("num_v_heads", self.num_v_heads, "num_heads", self.num_heads)
+        if self.norm_eps is not None:
+            require_positive(norm_eps=self.norm_eps)
 
     @property
     def key_dim(self) -> int:

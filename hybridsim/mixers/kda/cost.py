@@ -22,13 +22,18 @@ class KimiDeltaAttentionCost(MixerCost):
             "q_proj": (width, s.inner_dim),
             "k_proj": (width, s.inner_dim),
             "v_proj": (width, s.inner_dim),
-            "f_a_proj": (width, s.gate_rank),
-            "f_b_proj": (s.gate_rank, s.inner_dim),
+            **self._gate("f"),
             "b_proj": (width, s.num_heads),
-            "g_a_proj": (width, s.gate_rank),
-            "g_b_proj": (s.gate_rank, s.inner_dim),
+            **self._gate("g"),
             "o_proj": (s.inner_dim, width),
         }
+
+    def _gate(self, name: str) -> dict[str, tuple[int, int]]:
+        """Return the matrices of the decay ("f") or of the output gate ("g")."""
+        width, rank, inner = self.hidden_size, self.settings.gate_rank, self.settings.inner_dim
+        if rank is None:
+            return {f"{name}_proj": (width, inner)}
+        return {f"{name}_a_proj": (width, rank), f"{name}_b_proj": (rank, inner)}
 
     @property
     def vectors(self) -> dict[str, int]:

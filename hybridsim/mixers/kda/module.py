@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.kda.ops import chunk_kda
+from hybridsim.mixers.kda.ops import chunk_kda, log_decay
 from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
 from hybridsim.nn.cache import LayerCache, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
-from hybridsim.nn.delta_rule import recurrent_delta_rule
+from hybridsim.nn.delta_rule import recurrent_delta_rule, write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, l2_normalize
 from hybridsim.nn.precision import wide
@@ -23,8 +22,9 @@ class KimiDeltaAttention(SequenceMixer):
         S_t = (I - beta_t k_t k_t^T) Diag(exp(g_t)) S_{t-1} + beta_t k_t v_t^T,  o_t = S_t^T q_t
 
     q, k and v pass a short convolution and SiLU; q and k are L2-normalised, q scaled by K^-1/2;
-    g = -exp(A) softplus(W_f x + b) per channel, beta = sigmoid(W_b x) per head; the output is
-    normalised per head and gated by sigmoid(W_g x). Differs from Gated DeltaNet in g.
+    g = -exp(A) softplus(W_f x + b) per channel, or b sigmoid(exp(A) (W_f x + b)) with a lower bound
+    b (see log_decay); beta = sigmoid(W_b x) per head, or twice that; the output is normalised per
+    head and gated by sigmoid(W_g x). Differs from Gated DeltaNet in g.
     """
 
     settings: KimiDeltaAttentionSettings
@@ -36,11 +36,15 @@ class KimiDeltaAttention(SequenceMixer):
         self.k_proj = nn.Linear(width, s.inner_dim, bias=False)
         self.v_proj = nn.Linear(width, s.inner_dim, bias=False)
         self.conv1d = ShortConvolution(3 * s.inner_dim, s.conv_size)
-        self.f_a_proj = nn.Linear(width, s.gate_rank, bias=False)
-        self.f_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
+        if s.gate_rank is None:
+            self.f_proj = nn.Linear(width, s.inner_dim, bias=False)
+            self.g_proj = nn.Linear(width, s.inner_dim, bias=False)
+        else:
+            self.f_a_proj = nn.Linear(width, s.gate_rank, bias=False)
+            self.f_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
+            self.g_a_proj = nn.Linear(width, s.gate_rank, bias=False)
+            self.g_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
         self.b_proj = nn.Linear(width, s.num_heads, bias=False)
-        self.g_a_proj = nn.Linear(width, s.gate_rank, bias=False)
-        self.g_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
         self.A_log = nn.Parameter(torch.empty(s.num_heads))
         self.dt_bias = nn.Parameter(torch.empty(s.inner_dim))
         self.o_norm = RMSNorm(s.head_dim, NormSettings(eps=place.norm.eps))
@@ -77,14 +81,15 @@ class KimiDeltaAttention(SequenceMixer):
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return log decay [B, T, H, K] and write strength [B, T, H], in float32."""
         s = self.settings
-        raw = wide(self.f_b_proj(self.f_a_proj(x))) + wide(self.dt_bias)
-        rate = wide(self.A_log).exp()[:, None]
-        g = -rate * F.softplus(raw).unflatten(-1, (s.num_heads, s.head_dim))
-        return g, wide(self.b_proj(x)).sigmoid()
+        projected = self.f_proj(x) if s.gate_rank is None else self.f_b_proj(self.f_a_proj(x))
+        raw = (wide(projected) + wide(self.dt_bias)).unflatten(-1, (s.num_heads, s.head_dim))
+        g = log_decay(raw, wide(self.A_log), s.gate_lower_bound)
+        return g, write_strength(wide(self.b_proj(x)), s.negative_eigenvalues)
 
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the layer's output from the heads' [B, T, H, K]."""
-        gate = wide(self.g_b_proj(self.g_a_proj(x))).view_as(out)
+        direct = self.settings.gate_rank is None
+        gate = wide(self.g_proj(x) if direct else self.g_b_proj(self.g_a_proj(x))).view_as(out)
         gated = (self.o_norm(out) * gate.sigmoid()).to(x.dtype)
         projected: Tensor = self.o_proj(gated.flatten(-2))
         return projected

@@ -1,14 +1,29 @@
-"""Kimi Delta Attention as functions of tensors: recurrent and chunked forms."""
+"""Kimi Delta Attention as functions of tensors: the decay and the chunked form."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from hybridsim.mixers.kda.settings import BLOCK_SIZE
 from hybridsim.nn.delta_rule import State, from_chunks, scan_chunks, to_chunks
 from hybridsim.steps import Step
+
+
+def log_decay(
+    raw: Float[Tensor, "B T H K"], A_log: Float[Tensor, " H"], lower_bound: float | None
+) -> Float[Tensor, "B T H K"]:
+    """Return g = -exp(A) softplus(raw) <= 0, or lower_bound sigmoid(exp(A) raw).
+
+    The second form keeps g above `lower_bound`, so that no token can wipe a channel out. Sources:
+    Kimi Linear, arXiv 2510.26692; Ling 3.0 and the safe gate of flash-linear-attention.
+    """
+    rate = A_log.exp()[:, None]
+    if lower_bound is None:
+        return -rate * F.softplus(raw)
+    return lower_bound * (rate * raw).sigmoid()
 
 
 def chunk_kda(
