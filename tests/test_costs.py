@@ -27,6 +27,8 @@ PUBLISHED = (
     "minimax_m1",
     "minimax_m2",
     "minimax_m3",
+    "qwen3_5_35b",
+    "kimi_k2",
     "llama31_8b",
     "qwen3_32b",
     "qwen3_1_7b",
@@ -47,7 +49,7 @@ def test_totals_and_active_parameters_to_the_unit(name: str, models: dict[str, A
             assert getattr(found, convention) == wanted[convention]
 
 
-@pytest.mark.parametrize("name", PUBLISHED[:8])
+@pytest.mark.parametrize("name", PUBLISHED[:10])
 def test_parts_to_the_unit(name: str, models: dict[str, Any]) -> None:
     parts = costs(name).parameters_by_part()
     assert parts["embedding"] == models[name]["embedding"]
@@ -55,7 +57,7 @@ def test_parts_to_the_unit(name: str, models: dict[str, Any]) -> None:
     assert sum(parts[kind] for kind in kinds) == models[name]["mixers"]
 
 
-@pytest.mark.parametrize("name", PUBLISHED[:8])
+@pytest.mark.parametrize("name", PUBLISHED[:10])
 def test_cache_and_state_to_the_byte(name: str, models: dict[str, Any]) -> None:
     wanted, found = models[name], costs(name)
     assert found.kv_bytes_per_token(BF16) == wanted["kv_bytes_per_token"]
