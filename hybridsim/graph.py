@@ -144,12 +144,14 @@ class ModelGraph:
     Attributes:
         spec: what it was built from.
         dag: nodes carry `op` and `layer` (None outside the layers); edges carry `shape`
-            ("B", "T", channels), `elements_per_token` and `role` ("input" or "residual").
+            ("B", "T", channels), `elements_per_token` and `role`: "input", "residual", or
+            "selection" (the tokens that a sparse layer chose, for a later one).
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
         self.dag: nx.DiGraph[str] = nx.DiGraph()
+        self._selector = ""  # the last mixer so far that selects tokens
         self._build()
 
     def _build(self) -> None:
@@ -174,6 +176,7 @@ class ModelGraph:
         for op in sublayer.branches:
             name = f"{stem}s.{op.letter}" if sublayer.kind == MIXER else stem
             self._add(name, op, layer, norm)
+            self._add_selection(name, op)
             outputs.append(name)
         inputs = 1 + len(outputs)
         if sublayer.has_norm_after:
@@ -187,13 +190,22 @@ class ModelGraph:
         self._connect(skipped_from, add, role="residual")
         return add
 
+    def _add_selection(self, name: str, op: Op) -> None:
+        """Connect a mixer with the one whose selection it shares, and remember one that selects."""
+        if not isinstance(op.settings, MixerSettings):
+            return
+        if op.settings.borrows is not None:
+            self._connect(self._selector, name, role="selection", width=op.settings.borrows)
+        if op.settings.selects is not None:
+            self._selector = name
+
     def _add(self, name: str, op: Op, layer: int | None, *sources: str) -> None:
         self.dag.add_node(name, op=op, layer=layer)
         for source in sources:
             self._connect(source, name, role="input")
 
-    def _connect(self, source: str, target: str, *, role: str) -> None:
-        width = self.op(source).output_width
+    def _connect(self, source: str, target: str, *, role: str, width: int | None = None) -> None:
+        width = width or self.op(source).output_width
         self.dag.add_edge(
             source, target, shape=("B", "T", width), elements_per_token=width, role=role
         )

@@ -75,6 +75,7 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
     "mla": {
         "direct": _case("mla", **LATENT),
         "bottleneck_yarn": _case("mla", **LATENT, q_lora_rank=20, rope=YARN),
+        "head_gate": _case("mla", **LATENT, rope=ROPE, head_gate=True, norm_eps=1e-5),
     },
     "sparse_mla": {
         "fp8": _case(
@@ -94,6 +95,18 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
             index_head_dim=16,
             index_topk=7,
             index_key_dtype="fp32",
+        ),
+        "interleaved": _case(
+            "sparse_mla",
+            **LATENT,
+            q_lora_rank=20,
+            rope=YARN,
+            head_gate=True,
+            index_num_heads=3,
+            index_head_dim=12,
+            index_topk=9,
+            index_key_dtype="fp32",
+            index_rope_interleaved=True,
         ),
     },
     "block_sparse": {
@@ -261,4 +274,33 @@ UNUSUAL_SPEC: dict[str, Any] = {
         },
     },
     "tie_word_embeddings": True,
+}
+
+# Layers that attend to the tokens an earlier layer's indexer chose, across one without an indexer.
+_SPARSE: dict[str, Any] = {
+    **LATENT,
+    "kind": "sparse_mla",
+    "q_lora_rank": 20,
+    "rope": {"interleaved": True},
+    "index_num_heads": 4,
+    "index_head_dim": 16,
+    "index_topk": 12,
+}
+SHARED_INDEXER_SPEC: dict[str, Any] = {
+    "name": "shared_indexer",
+    "hidden_size": 48,
+    "num_layers": 6,
+    "vocab_size": 96,
+    "native_context": 512,
+    "layer_pattern": "X S F S X S",
+    "ffn_pattern": "(D)*",
+    "mixers": {
+        "X": _SPARSE,
+        "S": {**_SPARSE, "indexer_type": "shared"},
+        "F": {"kind": "attention", "num_heads": 4, "num_kv_heads": 2, "head_dim": 16},
+    },
+    "ffns": {"D": {"kind": "dense", "intermediate_size": 64}},
+}
+UNSHIPPED: dict[str, dict[str, Any]] = {
+    spec["name"]: spec for spec in (UNUSUAL_SPEC, SHARED_INDEXER_SPEC)
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ALL_CASES, UNUSUAL_SPEC
+from cases import ALL_CASES, UNSHIPPED
 from torch import nn
 
 from hybridsim import load_spec
@@ -23,8 +23,8 @@ from hybridsim.spec.parse import parse_spec
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.steps import Step, decode, prefill
 
-SPECS: list[Any] = [*spec_names(), UNUSUAL_SPEC]
-IDS = [*spec_names(), "unusual"]
+SPECS: list[Any] = [*spec_names(), *UNSHIPPED.values()]
+IDS = [*spec_names(), *UNSHIPPED]
 STEPS = [prefill(4096), prefill(77), decode(4096), decode(50), Step(33, 100)]
 STEP_IDS = ["prefill4096", "prefill77", "decode4096", "decode50", "continue33"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import networkx as nx
-from cases import UNUSUAL_SPEC
+from cases import SHARED_INDEXER_SPEC, UNUSUAL_SPEC
 
 from hybridsim import load_spec
 from hybridsim.graph import build_graph
@@ -48,3 +48,14 @@ def test_a_feed_forward_may_be_its_own_layer() -> None:
     graph = build_graph(parse_spec(UNUSUAL_SPEC))
     names = [name for name, _, layer in graph.nodes() if layer == 1]
     assert names == ["layers.1.ffn_norm", "layers.1.ffn", "layers.1.ffn_add"]
+
+
+def test_a_shared_selection_is_an_edge_from_the_last_layer_that_selects() -> None:
+    dag = build_graph(parse_spec(SHARED_INDEXER_SPEC)).dag
+    shared = {(a, b): data for a, b, data in dag.edges(data=True) if data["role"] == "selection"}
+    assert set(shared) == {
+        ("layers.0.mixers.X", "layers.1.mixers.S"),
+        ("layers.0.mixers.X", "layers.3.mixers.S"),
+        ("layers.4.mixers.X", "layers.5.mixers.S"),
+    }
+    assert {data["elements_per_token"] for data in shared.values()} == {12}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import UNUSUAL_SPEC
+from cases import UNSHIPPED, UNUSUAL_SPEC
 from closeness import assert_close
 
 from hybridsim import build_model
@@ -17,8 +17,8 @@ from hybridsim.errors import HybridsimError, SpecError
 from hybridsim.spec.load import spec_names
 
 TINY = [name for name in spec_names() if name.endswith("_tiny")]
-RUNNABLE: list[Any] = [*TINY, UNUSUAL_SPEC]
-IDS = [*TINY, "unusual"]
+RUNNABLE: list[Any] = [*TINY, *UNSHIPPED.values()]
+IDS = [*TINY, *UNSHIPPED]
 
 
 @pytest.mark.parametrize("name", spec_names())

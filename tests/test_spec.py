@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import UNUSUAL_SPEC
+from cases import SHARED_INDEXER_SPEC, UNUSUAL_SPEC
 
 from hybridsim import load_spec
 from hybridsim.errors import SpecError
@@ -176,6 +176,38 @@ def test_a_mistake_is_one_clear_line(changes: dict[str, Any], message: str) -> N
     with pytest.raises(SpecError, match=message) as raised:
         parse_spec(changed(**changes))
     assert "\n" not in str(raised.value)
+
+
+KDA: dict[str, Any] = {"kind": "kda", "num_heads": 2, "head_dim": 8, "gate_rank": 8}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({**KDA, "gate_rank": 0}, r"spec\.mixers\.L\.gate_rank=0: must be at least 1"),
+        (
+            {**KDA, "gate_lower_bound": 5.0},
+            r"spec\.mixers\.L\.gate_lower_bound=5\.0: must be below 0, or null",
+        ),
+    ],
+)
+def test_mistakes_in_a_mixers_options(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_spec(changed(mixers__L=settings))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("S X F S X S", r"layer 1 \(S\) shares a selection of 12 tokens, .* has none"),
+        ("X F S Y F S", r"layer 6 \(S\) shares a selection of 12 tokens, .* has 9"),
+    ],
+)
+def test_a_selection_is_shared_only_after_a_layer_that_selects(pattern: str, message: str) -> None:
+    mixers = SHARED_INDEXER_SPEC["mixers"]
+    mixers = {**mixers, "Y": {**mixers["X"], "index_topk": 9}}
+    with pytest.raises(SpecError, match=r"spec\.layer_pattern=" + f".*{message}"):
+        parse_spec({**SHARED_INDEXER_SPEC, "layer_pattern": pattern, "mixers": mixers})
 
 
 def test_missing_fields_say_what_is_expected() -> None:

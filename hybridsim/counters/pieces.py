@@ -29,13 +29,15 @@ class Piece:
 class _CachedLayer(nn.Module):
     """A layer that continues after a cache; counters call modules with tensors only.
 
-    What it leaves in the cache is part of the result: a tracer drops what no result needs.
+    What it leaves in the cache is part of the result: a tracer drops what no result needs. A
+    selection that an earlier layer would make is given.
     """
 
     def __init__(self, layer: HybridLayer, past_tokens: int, example: Tensor) -> None:
         super().__init__()
         self.layer = layer
         self.past_tokens = past_tokens
+        self.selection = _borrowed_selection(layer, example)
         self.cache = self._new_cache()
         if past_tokens:
             # Two tokens give every part of the cache its shape; `stretch` gives it its length.
@@ -49,8 +51,14 @@ class _CachedLayer(nn.Module):
             self.cache.stretch(self.past_tokens)
         else:
             self.cache = self._new_cache()
-        out: Tensor = self.layer(x, self.cache)
+        out, _ = self.layer(x, self.cache, self.selection)
         return [out, *(kept for c in self.cache.layers.values() for kept in c.tensors())]
+
+
+def _borrowed_selection(layer: HybridLayer, x: Tensor) -> Tensor | None:
+    sizes = (mixer.settings.borrows for _, mixer in layer.named_mixers())
+    topk = next((size for size in sizes if size is not None), None)
+    return None if topk is None else x.new_empty(*x.shape[:2], topk, dtype=torch.long)
 
 
 def model_pieces(

@@ -34,6 +34,16 @@ class MixerSettings(ABC):
     def is_full_attention(self) -> bool:
         return False
 
+    @property
+    def selects(self) -> int | None:
+        """Tokens that the mixer selects for a query and that later layers may share, or None."""
+        return None
+
+    @property
+    def borrows(self) -> int | None:
+        """Tokens a query takes from the selection of an earlier layer; None where it takes none."""
+        return None
+
     def full_twin(self) -> MixerSettings | None:
         """Return the same mixer with its sparsity taken away, where that makes full attention."""
         return self if self.is_full_attention else None

@@ -49,8 +49,9 @@ class HybridLM(nn.Module):
             last_logits_only: compute the head at the last position only, as serving does.
         """
         x = scaled(self.embed(tokens), self.spec.embedding_scale)
+        selection = None
         for layer in self.layers:
-            x = layer(x, cache)
+            x, selection = layer(x, cache, selection)
         if cache is not None:
             cache.past_tokens += tokens.shape[1]
         if last_logits_only:
@@ -94,21 +95,28 @@ class HybridLayer(nn.Module):
         return [(f"layers.{self.index}.mixers.{name}", mixer) for name, mixer in mixers.items()]
 
     def forward(
-        self, x: Float[Tensor, "B T D"], cache: ModelCache | None = None
-    ) -> Float[Tensor, "B T D"]:
-        """Return the residual stream after the layer."""
+        self,
+        x: Float[Tensor, "B T D"],
+        cache: ModelCache | None = None,
+        selection: Int[Tensor, "B T k"] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B T k"] | None]:
+        """Return the residual stream after the layer, and the selection of tokens so far."""
         if mixers := self.named_mixers():
             past = cache.past_tokens if cache is not None else 0
 
             def mix(normed: Tensor) -> Tensor:
-                outs: list[Tensor] = [
-                    mixer(normed, cache.layers[name] if cache is not None else None, past)
-                    for name, mixer in mixers
-                ]
+                nonlocal selection
+                outs: list[Tensor] = []
+                for name, mixer in mixers:
+                    kept = cache.layers[name] if cache is not None else None
+                    out, selection = mixer.mix(normed, kept, past, selection)
+                    outs.append(out)
                 return functools.reduce(torch.add, outs)
 
             x = self._sublayer(MIXER, mix, x)
-        return self._sublayer(FFN, self.ffn, x) if hasattr(self, "ffn") else x
+        if hasattr(self, "ffn"):
+            x = self._sublayer(FFN, self.ffn, x)
+        return x, selection
 
     def _sublayer(self, kind: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return x with the function of it added, normalised before, after, or both."""

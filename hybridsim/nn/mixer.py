@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
@@ -53,3 +53,22 @@ class SequenceMixer(nn.Module, ABC):
             cache: what `new_cache` made, or None for a pass of its own.
             past_tokens: tokens that the cache has seen.
         """
+
+    def mix(
+        self,
+        x: Float[Tensor, "B T D"],
+        cache: LayerCache | None,
+        past_tokens: int,
+        selection: Int[Tensor, "B T k"] | None,
+    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B T k"] | None]:
+        """Mix tokens as `forward` does, with the selection that layers may share.
+
+        Args:
+            x, cache, past_tokens: as for `forward`.
+            selection: the tokens that the last layer with an indexer chose for each query; None
+                where it chose all.
+
+        Returns:
+            The mixed tokens, and the selection for the layers that follow.
+        """
+        return self(x, cache, past_tokens), selection

@@ -184,7 +184,7 @@ def mermaid(graph: ModelGraph) -> str:
             lines += [f"    {node}" for node in nodes]
             lines.append("  end")
     for source, target, data in graph.dag.edges(data=True):
-        arrow = "-.->" if data["role"] == "residual" else "-->"
+        arrow = "-.->" if data["role"] != "input" else "-->"
         lines.append(f"  {_identifier(source)} {arrow} {_identifier(target)}")
     return "\n".join(lines) + "\n"
 

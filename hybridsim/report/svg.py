@@ -13,7 +13,7 @@ FULL, CHEAP, FFN_FILL, PLAIN = "#E69F00", "#56B4E9", "#BBBBBB", "#FFFFFF"
 
 
 def svg(graph: ModelGraph) -> str:
-    """Return the drawing; residual edges bow to the right, branches stand side by side."""
+    """Return the drawing; edges past other nodes bow right, branches stand side by side."""
     place = _positions(graph)
     rows = max(row for row, _ in place.values()) + 1
     columns = max(column for _, column in place.values()) + 1
@@ -58,7 +58,7 @@ def _centre(place: tuple[int, int]) -> tuple[float, float]:
 
 def _edge(source: tuple[int, int], target: tuple[int, int], role: str) -> str:
     (x0, y0), (x1, y1) = _centre(source), _centre(target)
-    if role == "residual":
+    if role != "input":
         x = x0 + WIDTH / 2
         reach = x + 40
         path = f"M{x},{y0} C{reach},{y0} {reach},{y1} {x1 + WIDTH / 2},{y1}"

@@ -103,6 +103,7 @@ class ModelSpec:
         self._check_letters()
         self._check_layers()
         self._check_norms()
+        self._check_selections()
 
     def _check_letters(self) -> None:
         for group in ("mixers", "ffns", "parallel"):
@@ -168,6 +169,21 @@ class ModelSpec:
     def layer_norms(self, letter: str) -> str:
         """Return where a layer with this letter of the layer pattern has its norms."""
         return self.norm_placement.get(letter, PRE)
+
+    def _check_selections(self) -> None:
+        """Raise SpecError where a layer shares a selection that no layer before it made."""
+        made: int | None = None
+        for index, letter in enumerate(self.layer_letters):
+            for mixer in self.layer_mixers(letter):
+                taken = self.mixers[mixer].borrows
+                if taken is not None and taken != made:
+                    raise bad_value(
+                        "layer_pattern",
+                        self.layer_pattern,
+                        f"layer {index + 1} ({mixer}) shares a selection of {taken} tokens,"
+                        f" the last layer before it that selects has {made or 'none'}",
+                    )
+                made = self.mixers[mixer].selects or made
 
     @cached_property
     def layer_letters(self) -> str:

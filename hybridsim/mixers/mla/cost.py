@@ -30,6 +30,8 @@ class MultiHeadLatentAttentionCost(MixerCost):
             linears = {"q_proj": (width, queries)}
         else:
             linears = {"q_a_proj": (width, s.q_lora_rank), "q_b_proj": (s.q_lora_rank, queries)}
+        if s.head_gate:
+            linears["g_proj"] = (width, s.num_heads)
         return linears | {
             "kv_a_proj": (width, s.latent_dim),
             "kv_b_proj": (s.kv_lora_rank, s.num_heads * (s.qk_nope_head_dim + s.v_head_dim)),

@@ -10,6 +10,7 @@ from hybridsim.nn.attention import causal_attention
 from hybridsim.nn.cache import LatentCache, LayerCache, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.precision import wide
 from hybridsim.nn.rope import RotaryEmbedding, score_factor
 
 
@@ -22,6 +23,7 @@ class MultiHeadLatentAttention(SequenceMixer):
     Only c_t and k_rope are cached. Several tokens rebuild keys and values (the MHA form); one token
     works on the latents themselves: q_nope_h W_b,h replaces the key's part of W_b, and the value's
     part is applied to the attended latent (the absorbed form). Both give the same numbers.
+    Optional: o_h sigmoid(w_h x), one gate a head (Ling 3.0).
     """
 
     settings: MultiHeadLatentAttentionSettings
@@ -29,18 +31,20 @@ class MultiHeadLatentAttention(SequenceMixer):
     def __init__(self, settings: MultiHeadLatentAttentionSettings, place: MixerPlace) -> None:
         super().__init__(settings, place)
         width, s = place.hidden_size, settings
-        queries = s.num_heads * s.qk_head_dim
+        queries, norm = s.num_heads * s.qk_head_dim, place.norm.with_eps(s.norm_eps)
         if s.q_lora_rank is None:
             self.q_proj = nn.Linear(width, queries, bias=False)
         else:
             self.q_a_proj = nn.Linear(width, s.q_lora_rank, bias=False)
-            self.q_a_norm = RMSNorm(s.q_lora_rank, place.norm)
+            self.q_a_norm = RMSNorm(s.q_lora_rank, norm)
             self.q_b_proj = nn.Linear(s.q_lora_rank, queries, bias=False)
         self.kv_a_proj = nn.Linear(width, s.latent_dim, bias=False)
-        self.kv_a_norm = RMSNorm(s.kv_lora_rank, place.norm)
+        self.kv_a_norm = RMSNorm(s.kv_lora_rank, norm)
         rebuilt = s.num_heads * (s.qk_nope_head_dim + s.v_head_dim)
         self.kv_b_proj = nn.Linear(s.kv_lora_rank, rebuilt, bias=False)
         self.o_proj = nn.Linear(s.num_heads * s.v_head_dim, width, bias=False)
+        if s.head_gate:
+            self.g_proj = nn.Linear(width, s.num_heads, bias=False)
         self.rope = None if s.rope is None else RotaryEmbedding(s.rope, s.qk_rope_head_dim)
         self.scale = s.qk_head_dim**-0.5 * score_factor(s.rope)
 
@@ -53,7 +57,7 @@ class MultiHeadLatentAttention(SequenceMixer):
         if cache is not None:
             assert isinstance(cache, LatentCache)
             latents = cache.latents.append(latents)
-        return self.attend(query, latents)
+        return self.output(x, self.attend(query, latents))
 
     def query_latent(self, x: Tensor) -> Tensor:
         """Return the query's bottleneck [B, T, q_lora_rank], or x where there is none."""
@@ -78,16 +82,14 @@ class MultiHeadLatentAttention(SequenceMixer):
         return torch.cat((self.kv_a_norm(latent), rope), dim=-1)
 
     def attend(self, query: Tensor, latents: Tensor) -> Tensor:
-        """Return the layer's output for queries over all visible latents."""
+        """Return the heads' outputs [B, T, H, V] for queries over all visible latents."""
         if query.shape[1] == 1:
             absorbed = self.absorb(query)
             values = latents[..., None, : self.settings.kv_lora_rank]
             out = causal_attention(absorbed, latents[..., None, :], values, self.scale)
-            return self.output_from_latents(out)
+            return self.values(out)
         key, value = self.rebuild(latents)
-        out = causal_attention(query, key, value, self.scale)
-        projected: Tensor = self.o_proj(out.flatten(-2))
-        return projected
+        return causal_attention(query, key, value, self.scale)
 
     def rebuild(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys [B, S, H, nope + rope] and values [B, S, H, V] of the latents."""
@@ -111,10 +113,16 @@ class MultiHeadLatentAttention(SequenceMixer):
         nope, rope = query.split((s.qk_nope_head_dim, s.qk_rope_head_dim), dim=-1)
         return torch.cat((_per_head(nope, self._rebuilding_weights()[0]), rope), dim=-1)
 
-    def output_from_latents(self, attended: Tensor) -> Tensor:
-        """Return the layer's output from attended latents [B, T, H, R]."""
-        values = _per_head(attended, self._rebuilding_weights()[1].mT)
-        projected: Tensor = self.o_proj(values.flatten(-2))
+    def values(self, attended: Tensor) -> Tensor:
+        """Return the heads' outputs [B, T, H, V] from attended latents [B, T, H, R]."""
+        return _per_head(attended, self._rebuilding_weights()[1].mT)
+
+    def output(self, x: Tensor, out: Tensor) -> Tensor:
+        """Return the layer's output from the heads' [B, T, H, V]."""
+        if self.settings.head_gate:
+            gate = wide(self.g_proj(x)).sigmoid().to(out.dtype)
+            out = out * gate[..., None]
+        projected: Tensor = self.o_proj(out.flatten(-2))
         return projected
 
 

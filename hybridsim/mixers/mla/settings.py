@@ -21,6 +21,8 @@ class MultiHeadLatentAttentionSettings(MixerSettings):
         qk_rope_head_dim: channels shared by all heads and cached beside the latent.
         v_head_dim: channels of a value head.
         rope: rotary encoding of the shared channels, or null: they stay, unrotated (Kimi Linear).
+        head_gate: a sigmoid gate on each head's output, one number a head (Ling 3.0).
+        norm_eps: added to the mean square in the bottlenecks' norms; null takes the model's.
     """
 
     kind: ClassVar[str] = "mla"
@@ -32,6 +34,8 @@ class MultiHeadLatentAttentionSettings(MixerSettings):
     v_head_dim: int
     q_lora_rank: int | None = None
     rope: RopeSettings | None = None
+    head_gate: bool = False
+    norm_eps: float | None = None
 
     def __post_init__(self) -> None:
         require_positive(
@@ -43,6 +47,8 @@ class MultiHeadLatentAttentionSettings(MixerSettings):
         require_at_least(0, qk_rope_head_dim=self.qk_rope_head_dim)
         if self.q_lora_rank is not None:
             require_positive(q_lora_rank=self.q_lora_rank)
+        if self.norm_eps is not None:
+            require_positive(norm_eps=self.norm_eps)
         if self.rope is not None:
             require_positive(qk_rope_head_dim=self.qk_rope_head_dim)
             self.rope.check_head(self.qk_rope_head_dim)

@@ -18,7 +18,7 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
     Indexer, per pair: 2 d_I FLOPs a head for the score and 2 a head for the weighted sum. Attention
     is the absorbed form over the selected latents, as in the released kernels, 2 H (2 R + rope) a
     selected pair. Still quadratic, with a constant 5 (prefill, against the MHA form) to 17 times
-    (decode) smaller.
+    (decode) smaller. A layer that shares a selection has no indexer and keeps no index keys.
     """
 
     settings: SparseLatentAttentionSettings
@@ -26,6 +26,8 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         s, width = self.settings, self.hidden_size
+        if not s.has_indexer:
+            return super().linears
         assert s.q_lora_rank is not None  # checked by the settings
         return super().linears | {
             "indexer.q_proj": (s.q_lora_rank, s.index_num_heads * s.index_head_dim),
@@ -35,6 +37,8 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
 
     @property
     def vectors(self) -> dict[str, int]:
+        if not self.settings.has_indexer:
+            return super().vectors
         # The index key's norm is a LayerNorm: weight and bias.
         return super().vectors | {"indexer.k_norm": 2 * self.settings.index_head_dim}
 
@@ -45,6 +49,8 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
     @property
     def index_bytes_per_token(self) -> int:
         """Bytes of one cached index key."""
+        if not self.settings.has_indexer:
+            return 0
         return index_key_bytes(self.settings.index_head_dim, self.settings.index_key_dtype)
 
     def selects_all(self, step: Step) -> bool:
@@ -52,13 +58,14 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         return step.total_tokens <= self.settings.index_topk
 
     def idle_linears(self, step: Step) -> tuple[str, ...]:
-        return ("indexer.q_proj", "indexer.weights_proj") if self.selects_all(step) else ()
+        idle = self.settings.has_indexer and self.selects_all(step)
+        return ("indexer.q_proj", "indexer.weights_proj") if idle else ()
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings
         if self.selects_all(step):
             return super().core_flops(step, conventions)
-        scored = step.scored_pairs(causal=conventions.causal)
+        scored = step.scored_pairs(causal=conventions.causal) if s.has_indexer else 0
         index = 2 * s.index_num_heads * (s.index_head_dim + 1) * scored
         if conventions.causal:
             selected = capped_sum(step.past_tokens, step.total_tokens, s.index_topk)
@@ -71,7 +78,9 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         attention = 2 * s.num_heads * (s.latent_dim + s.kv_lora_rank)
         if self.selects_all(step):
             attention = super().core_elements(step) // step.new_tokens
-        index = (s.index_num_heads + 1) * s.index_head_dim + s.index_num_heads
+        index = 0
+        if s.has_indexer:
+            index = (s.index_num_heads + 1) * s.index_head_dim + s.index_num_heads
         return step.new_tokens * (attention + index)
 
     def cache_read_bytes(self, step: Step, dtypes: Dtypes) -> int:

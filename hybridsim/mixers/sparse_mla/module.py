@@ -22,21 +22,30 @@ class SparseLatentAttention(MultiHeadLatentAttention):
         I_ts = sum_h w_th relu(q_th . k_s),  o_t = MLA over the top-k tokens s <= t by I_ts
 
     Up to k tokens everything is selected, and the layer is plain MLA. With fp8 index keys, a pass
-    of its own rounds its keys as a cached one does, so both choose the same tokens.
+    of its own rounds its keys as a cached one does, so both choose the same tokens. A layer with a
+    shared indexer attends to the tokens that the last layer with its own has chosen.
     """
 
     settings: SparseLatentAttentionSettings
 
     def __init__(self, settings: SparseLatentAttentionSettings, place: MixerPlace) -> None:
         super().__init__(settings, place)
-        self.indexer = LightningIndexer(settings, place.hidden_size)
+        has_indexer = settings.has_indexer
+        self.indexer = LightningIndexer(settings, place.hidden_size) if has_indexer else None
 
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         latents, keys, scales = (TokenBuffer(reserved_tokens=reserved_tokens) for _ in range(3))
+        if self.indexer is None:
+            return LatentCache(latents)
         rounded = self.settings.index_key_dtype == "fp8"
         return LatentCache(latents, keys, scales if rounded else None)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+        return self.mix(x, cache, past_tokens, None)[0]
+
+    def mix(
+        self, x: Tensor, cache: LayerCache | None, past_tokens: int, selection: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         assert cache is None or isinstance(cache, LatentCache)
         s = self.settings
         query_latent = self.query_latent(x)
@@ -44,14 +53,17 @@ class SparseLatentAttention(MultiHeadLatentAttention):
         latents = self.project_latent(x, past_tokens)
         if cache is not None:
             latents = cache.latents.append(latents)
-        index_keys = self.indexer.remember(x, cache, past_tokens)
+        if self.indexer is not None:
+            index_keys = self.indexer.remember(x, cache, past_tokens)
         if latents.shape[1] <= s.index_topk:
-            return self.attend(query, latents)
-        scores = self.indexer(x, query_latent, index_keys, past_tokens)
-        tokens = select_tokens(scores, s.index_topk)
+            return self.output(x, self.attend(query, latents)), None
+        if self.indexer is not None:
+            scores = self.indexer(x, query_latent, index_keys, past_tokens)
+            selection = select_tokens(scores, s.index_topk)
+        assert selection is not None  # the spec has a layer before this one that selects
         absorbed = self.absorb(query)
-        attended = selected_attention(absorbed, latents, tokens, s.kv_lora_rank, self.scale)
-        return self.output_from_latents(attended)
+        attended = selected_attention(absorbed, latents, selection, s.kv_lora_rank, self.scale)
+        return self.output(x, self.values(attended)), selection
 
 
 class LightningIndexer(nn.Module):
@@ -65,11 +77,11 @@ class LightningIndexer(nn.Module):
         self.k_proj = nn.Linear(hidden_size, s.index_head_dim, bias=False)
         self.k_norm = nn.LayerNorm(s.index_head_dim, eps=1e-6)
         self.weights_proj = nn.Linear(hidden_size, s.index_num_heads, bias=False)
-        # Rotated like the shared key channels, but by halves, not neighbours.
+        # Rotated as the shared key channels are, but DeepSeek pairs halves here, not neighbours.
         self.rope = None
         if s.rope is not None:
             rope = replace(s.rope, rotary_dim=s.qk_rope_head_dim)
-            self.rope = RotaryEmbedding(rope, s.index_head_dim, interleaved=False)
+            self.rope = RotaryEmbedding(rope, s.index_head_dim, s.index_rope_interleaved)
 
     def forward(self, x: Tensor, query_latent: Tensor, keys: Tensor, past_tokens: int) -> Tensor:
         """Return scores [B, T, S] in float32 of all tokens, by their keys, for the new ones."""
