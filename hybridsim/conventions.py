@@ -10,6 +10,7 @@ _ALLOWED = {
     "attention": ("causal", "full_square"),
     "linear_attention": ("executed", "published"),
     "triangular_solve": (True, False),
+    "selective_scan": (True, False),
     "logits": ("all", "last"),
 }
 
@@ -25,6 +26,8 @@ class FlopConventions:
             whole; "published" uses the authors' formula where one exists (Kimi Linear eq. 13 for
             delta rules, causal halves for lightning attention). Prefill only.
         triangular_solve: whether the delta rules' per-chunk solve is counted (n^2 per column).
+        selective_scan: whether Mamba's scan is counted (9 a token, channel and state); it is all
+            elementwise, and all that the layer does between its projections.
         logits: "all" counts the language-model head at every position (a forward pass as trained or
             scored), "last" at the last one only (a prefill as served).
     """
@@ -32,6 +35,7 @@ class FlopConventions:
     attention: str = "causal"
     linear_attention: str = "executed"
     triangular_solve: bool = True
+    selective_scan: bool = True
     logits: str = "all"
 
     def __post_init__(self) -> None:
@@ -50,12 +54,13 @@ class FlopConventions:
             "multiply_add_flops": 2,
             **asdict(self),
             "intra_chunk": "whole blocks",
-            "elementwise": "not counted (norms, activations, softmax, decays, residual adds)",
+            "elementwise": "not counted (norms, activations, softmax, decays, residual adds),"
+            " but for the selective scan",
         }
 
 
 # What a device executes when it serves: modelled times and the FLOPs beside them.
 SERVED = FlopConventions(logits="last")
 
-# What a stock counter sees on a reference implementation: every score, no solve.
-FULL_SQUARE = FlopConventions(attention="full_square", triangular_solve=False)
+# What a stock counter sees on a reference implementation: every score, no solve, no scan.
+FULL_SQUARE = FlopConventions(attention="full_square", triangular_solve=False, selective_scan=False)

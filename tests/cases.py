@@ -165,6 +165,13 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
         "chunk16": _case("lightning", num_heads=4, head_dim=16, chunk_size=16),
         "chunk256": _case("lightning", num_heads=2, head_dim=8),
     },
+    "mamba1": {
+        "jamba": _case(
+            "mamba1", inner_dim=24, dt_rank=6, state_size=8, inner_norms=True, chunk_size=16
+        ),
+        "biases": _case("mamba1", inner_dim=10, dt_rank=3, conv_size=3, proj_bias=True),
+        "no_bias": _case("mamba1", inner_dim=16, dt_rank=4, state_size=5, conv_bias=False),
+    },
 }
 
 ALL_CASES = [

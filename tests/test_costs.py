@@ -18,7 +18,7 @@ from hybridsim.spec.load import spec_names
 from hybridsim.steps import Step, decode, prefill
 
 BF16 = Dtypes()
-PUBLISHED = (
+DETAILED = (
     "kimi_linear",
     "qwen3_next",
     "qwen3_235b",
@@ -29,10 +29,9 @@ PUBLISHED = (
     "minimax_m3",
     "qwen3_5_35b",
     "kimi_k2",
-    "llama31_8b",
-    "qwen3_32b",
-    "qwen3_1_7b",
+    "jamba",
 )
+PUBLISHED = (*DETAILED, "llama31_8b", "qwen3_32b", "qwen3_1_7b")
 MILLION = 1 << 20
 
 
@@ -49,7 +48,7 @@ def test_totals_and_active_parameters_to_the_unit(name: str, models: dict[str, A
             assert getattr(found, convention) == wanted[convention]
 
 
-@pytest.mark.parametrize("name", PUBLISHED[:10])
+@pytest.mark.parametrize("name", DETAILED)
 def test_parts_to_the_unit(name: str, models: dict[str, Any]) -> None:
     parts = costs(name).parameters_by_part()
     assert parts["embedding"] == models[name]["embedding"]
@@ -57,7 +56,7 @@ def test_parts_to_the_unit(name: str, models: dict[str, Any]) -> None:
     assert sum(parts[kind] for kind in kinds) == models[name]["mixers"]
 
 
-@pytest.mark.parametrize("name", PUBLISHED[:10])
+@pytest.mark.parametrize("name", DETAILED)
 def test_cache_and_state_to_the_byte(name: str, models: dict[str, Any]) -> None:
     wanted, found = models[name], costs(name)
     assert found.kv_bytes_per_token(BF16) == wanted["kv_bytes_per_token"]
@@ -188,6 +187,21 @@ def test_jamba_style_cache_arithmetic() -> None:
     assert gib(4, 32, 8) == 4.0  # Jamba: 4 of 32 layers attend
     assert gib(32, 32, 8) == 32.0  # Mixtral
     assert gib(32, 32, 32) == 128.0  # Llama-2-7B
+
+
+def test_jamba_01_cache_of_256k_tokens() -> None:
+    found = costs("jamba")
+    kv_bytes = 256 * 1024 * found.kv_bytes_per_token(BF16)
+    assert kv_bytes == 4 * 2**30
+    assert found.cache_bytes(256 * 1024, BF16) == kv_bytes + 16_056_320
+
+
+def test_the_selective_scan_is_counted_or_by_choice_not() -> None:
+    cost = mixer_cost(load_spec("jamba").mixers["L"], 4096)
+    counted, left_out = FlopConventions(), FlopConventions(selective_scan=False)
+    for step in (prefill(1000), decode(1000)):
+        scan = cost.core_flops(step, counted) - cost.core_flops(step, left_out)
+        assert scan == step.new_tokens * 9 * 8192 * 16
 
 
 def test_deepseek_v32_adds_only_the_indexers() -> None:

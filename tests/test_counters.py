@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -68,8 +69,16 @@ def test_batches_and_last_logits_are_counted_too() -> None:
     assert count_flop_counter(graph, prefill(100), served, batch_size=3) == wanted
 
 
-@pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "minimax_m3_tiny"])
-@pytest.mark.parametrize("rule", ["hybridsim::grouped_linear", "aten::linear"])
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        *product(
+            ("kimi_linear_tiny", "qwen3_next_tiny", "minimax_m3_tiny"),
+            ("hybridsim::grouped_linear", "aten::linear"),
+        ),
+        ("jamba_tiny", "hybridsim::selective_scan"),
+    ],
+)
 def test_without_a_rule_there_is_an_error_not_a_zero(
     name: str, rule: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

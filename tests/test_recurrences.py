@@ -13,6 +13,12 @@ from torch import Tensor
 from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
 from hybridsim.mixers.kda.ops import chunk_kda, log_decay
 from hybridsim.mixers.lightning.ops import chunk_lightning, naive_lightning, recurrent_lightning
+from hybridsim.mixers.mamba1.ops import (
+    chunk_selective_scan,
+    naive_selective_scan,
+    recurrent_selective_scan,
+    selective_scan,
+)
 from hybridsim.nn.delta_rule import naive_delta_rule, recurrent_delta_rule
 
 LENGTHS = (1, 2, 15, 16, 63, 64, 65, 130)
@@ -196,3 +202,57 @@ def test_short_chunks_keep_the_state_of_the_last_real_token() -> None:
     got = chunk_lightning(**inputs, slopes=steep, chunk_size=256)
     wanted = naive_lightning(**{n: x.double() for n, x in inputs.items()}, slopes=steep.double())
     assert_close("state", got[1].double(), wanted[1], 1e-5)
+
+
+def scan_inputs(tokens: int, strongest_step: float = 1.0) -> Inputs:
+    """Return float64 inputs as Mamba makes them: step sizes above zero, rates below."""
+    generator = torch.Generator().manual_seed(tokens)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = {
+        "x": normal(B, tokens, V),
+        "dt": strongest_step * torch.nn.functional.softplus(normal(B, tokens, V)),
+        "a": -normal(V, 5).exp(),
+        "b": normal(B, tokens, 5),
+        "c": normal(B, tokens, 5),
+        "state": normal(B, V, 5),
+    }
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+
+
+def scan_step_by_step(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    state, outputs = inputs["state"], []
+    for t in range(inputs["x"].shape[1]):
+        x, dt, b, c = (inputs[name][:, t] for name in ("x", "dt", "b", "c"))
+        out, state = recurrent_selective_scan(x, dt, inputs["a"], b, c, state)
+        outputs.append(out)
+    return torch.stack(outputs, dim=1), state
+
+
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_selective_scan_forms_are_the_reference(tokens: int) -> None:
+    reference = lambda x: naive_selective_scan(**x)  # noqa: E731
+    make = lambda: scan_inputs(tokens)  # noqa: E731
+    compare(scan_step_by_step, reference, make)
+    for size in (8, 64):
+        compare(lambda x, c=size: chunk_selective_scan(**x, chunk_size=c), reference, make)
+        compare(lambda x, c=size: selective_scan(**x, chunk_size=c), reference, make)
+
+
+def test_selective_scan_at_a_thousand_tokens() -> None:
+    compare(
+        lambda x: selective_scan(**x, chunk_size=64),
+        scan_step_by_step,
+        lambda: scan_inputs(1000, strongest_step=0.01),
+    )
+
+
+def test_selective_scan_survives_decays_that_overflow_when_split() -> None:
+    # A chunk's exponents sum to thousands: exp(-sum) overflows float32, exp(sum) may vanish.
+    inputs = {n: x.detach().float() for n, x in scan_inputs(130, strongest_step=60.0).items()}
+    got = chunk_selective_scan(**inputs, chunk_size=64)
+    wanted = naive_selective_scan(**{name: x.double() for name, x in inputs.items()})
+    assert_close("out", got[0].double(), wanted[0], 1e-6)
+    assert_close("state", got[1].double(), wanted[1], 1e-6)

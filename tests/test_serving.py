@@ -92,7 +92,9 @@ def test_kimi_linear_crossovers() -> None:
     assert found["decode_bytes"] < found["decode_latency"]
 
 
-@pytest.mark.parametrize(("name", "tokens"), [("qwen3_next", 1048), ("minimax_m1", 1024)])
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("qwen3_next", 1048), ("minimax_m1", 1024), ("jamba", 140)]
+)
 def test_published_memory_crossovers(name: str, tokens: int) -> None:
     assert crossover_tokens(load_spec(name), Deployment(), H200)["memory"] == tokens
 

@@ -93,6 +93,14 @@ def _in_blocks(visible: int, blocks: int, block_size: int) -> int:
     return min(before, blocks - 1) * block_size + own + 1
 
 
+def _selective_scan(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
+    """Elementwise throughout: 9 FLOPs a token, channel and state (state-spaces/mamba issue 110)."""
+    if not conventions.selective_scan:
+        return 0
+    (batch, tokens, channels), (_, state_size) = args[0], args[2]
+    return int(9 * batch * tokens * channels * state_size)
+
+
 RULES: dict[str, Rule] = {
     "aten::linear": _product,
     "aten::matmul": _product,
@@ -109,6 +117,7 @@ RULES: dict[str, Rule] = {
     "hybridsim::selected_attention": _selected_attention,
     "hybridsim::block_scores": _block_scores,
     "hybridsim::block_attention": _block_attention,
+    "hybridsim::selective_scan": _selective_scan,
 }
 
 # Counted by torch's own rules where the counter decomposes our operators (see flop_counter.py).
@@ -126,8 +135,8 @@ TORCH_RULES = frozenset(
 ELEMENTWISE = frozenset(
     f"aten::{name}"
     for name in (
-        "abs add add_ amax bitwise_and bitwise_not bitwise_or clamp clamp_min cos cumsum div "
-        "div_ eq exp floor_divide ge gelu gt layer_norm le log logical_and logical_not "
+        "abs add add_ addcmul amax bitwise_and bitwise_not bitwise_or clamp clamp_min cos cumsum "
+        "div div_ eq exp floor_divide ge gelu gt layer_norm le log logical_and logical_not "
         "logical_or lt masked_fill masked_fill_ max mean mul mul_ native_layer_norm ne neg pow "
         "reciprocal relu remainder rsqrt sigmoid silu sin softmax softplus sqrt square sub sum "
         "tanh tril triu __and__ __or__ _softmax rsub where pad constant_pad_nd scatter_add "

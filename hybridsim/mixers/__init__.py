@@ -80,6 +80,7 @@ MIXERS: dict[str, MixerEntry] = {
         "lightning attention",
         "arXiv 2405.17381, 2501.08313",
     ),
+    "mamba1": MixerEntry("hybridsim.mixers.mamba1", "Mamba1", "Mamba", "arXiv 2312.00752"),
 }
 
 

@@ -82,13 +82,17 @@ def initialize(model: nn.Module, seed: int) -> None:
     """Set the weights at random: normal with deviation 1 / sqrt(inputs), decays as their papers do.
 
     Decay rates exp(A_log) are uniform in 1..16 and the softplus of dt_bias log-uniform in
-    0.001..0.1 (Mamba-2, arXiv 2405.21060), so that heads remember from tens to thousands of tokens.
-    Biases start at zero.
+    0.001..0.1 (Mamba-2, arXiv 2405.21060), so that heads remember from tens to thousands of tokens;
+    rates per channel and state are 1, 2, .. S (Mamba, arXiv 2312.00752, section 3.6). Biases start
+    at zero.
     """
     generator = torch.Generator(device=next(model.parameters()).device).manual_seed(seed)
     for name, parameter in model.named_parameters():
         last = name.rpartition(".")[2]
-        if last == "A_log":
+        if last == "A_log" and parameter.dim() == 2:
+            rates = torch.arange(1, parameter.shape[1] + 1, device=parameter.device)
+            parameter.copy_(rates.log().expand_as(parameter))
+        elif last == "A_log":
             parameter.uniform_(1, 16, generator=generator).log_()
         elif last == "dt_bias":
             low, high = math.log(0.001), math.log(0.1)

@@ -29,9 +29,10 @@ def causal_conv1d(padded: Tensor, weight: Tensor) -> Tensor:
 class ShortConvolution(nn.Module):
     """Convolves the last `conv_size` tokens of each channel, then applies SiLU."""
 
-    def __init__(self, channels: int, conv_size: int) -> None:
+    def __init__(self, channels: int, conv_size: int, bias: bool = False) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(channels, conv_size))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: Tensor, cache: RecurrentCache | None) -> Tensor:
         """Map x [B, T, channels]; the cache gives the columns before and takes the last ones."""
@@ -42,4 +43,5 @@ class ShortConvolution(nn.Module):
         padded = torch.cat((past, x), dim=1)
         if cache is not None:
             cache.conv = padded[:, padded.shape[1] - kept :].clone()
-        return F.silu(causal_conv1d(padded, self.weight))
+        convolved = causal_conv1d(padded, self.weight)
+        return F.silu(convolved if self.bias is None else convolved + self.bias)
