@@ -24,7 +24,7 @@ class FlopConventions:
             indexers; "full_square" charges every pair that is scored before masking.
         linear_attention: "executed" counts the products our chunked form runs, intra-chunk blocks
             whole; "published" uses the authors' formula where one exists (Kimi Linear eq. 13 for
-            delta rules, causal halves for lightning attention). Prefill only.
+            delta rules, causal halves for lightning attention and Mamba-2). Prefill only.
         triangular_solve: whether the delta rules' per-chunk solve is counted (n^2 per column).
         selective_scan: whether Mamba's scan is counted (9 a token, channel and state); it is all
             elementwise, and all that the layer does between its projections.

@@ -172,6 +172,43 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
         "biases": _case("mamba1", inner_dim=10, dt_rank=3, conv_size=3, proj_bias=True),
         "no_bias": _case("mamba1", inner_dim=16, dt_rank=4, state_size=5, conv_bias=False),
     },
+    "mamba2": {
+        "grouped": _case(
+            "mamba2", num_heads=4, head_dim=8, state_size=16, num_groups=2, chunk_size=16
+        ),
+        "norm_first_biases_limits": _case(
+            "mamba2",
+            num_heads=3,
+            head_dim=16,
+            state_size=8,
+            conv_size=3,
+            conv_bias=False,
+            bias=True,
+            output_bias=True,
+            activation="gelu",
+            norm="before_gate",
+            norm_groups=2,
+            dt_min=0.02,
+            dt_max=0.5,
+        ),
+        "scaled_without_norm": _case(
+            "mamba2",
+            num_heads=2,
+            head_dim=8,
+            state_size=24,
+            norm="none",
+            input_scale=1.5,
+            output_scale=0.5,
+            z_scale=0.75,
+            x_scale=1.25,
+            b_scale=0.9,
+            c_scale=1.1,
+            dt_scale=0.8,
+        ),
+        "whole_width_norm": _case(
+            "mamba2", num_heads=4, head_dim=8, state_size=8, num_groups=4, norm_groups=1
+        ),
+    },
 }
 
 ALL_CASES = [

@@ -19,6 +19,7 @@ from hybridsim.mixers.mamba1.ops import (
     recurrent_selective_scan,
     selective_scan,
 )
+from hybridsim.mixers.mamba2.ops import chunk_ssd, naive_ssd, recurrent_ssd
 from hybridsim.nn.delta_rule import naive_delta_rule, recurrent_delta_rule
 
 LENGTHS = (1, 2, 15, 16, 63, 64, 65, 130)
@@ -256,3 +257,58 @@ def test_selective_scan_survives_decays_that_overflow_when_split() -> None:
     wanted = naive_selective_scan(**{name: x.double() for name, x in inputs.items()})
     assert_close("out", got[0].double(), wanted[0], 1e-6)
     assert_close("state", got[1].double(), wanted[1], 1e-6)
+
+
+def ssd_inputs(tokens: int, groups: int, strongest_step: float = 1.0) -> Inputs:
+    """Return float64 inputs of Mamba-2: positive time steps, negative rates, B and C by group."""
+    generator = torch.Generator().manual_seed(tokens)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    inputs = {
+        "x": normal(B, tokens, SSD_HEADS, V),
+        "dt": strongest_step * normal(B, tokens, SSD_HEADS).abs(),
+        "rate": -normal(SSD_HEADS).exp(),
+        "b": normal(B, tokens, groups, K),
+        "c": normal(B, tokens, groups, K),
+        "state": normal(B, SSD_HEADS, K, V),
+    }
+    return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
+
+
+def ssd_step_by_step(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    state, outputs = inputs["state"], []
+    for t in range(inputs["x"].shape[1]):
+        x, dt, b, c = (inputs[name][:, t] for name in ("x", "dt", "b", "c"))
+        out, state = recurrent_ssd(x, dt, inputs["rate"], b, c, state)
+        outputs.append(out)
+    return torch.stack(outputs, dim=1), state
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("tokens", LENGTHS)
+def test_mamba2_forms_are_the_reference(tokens: int, groups: int) -> None:
+    reference = lambda x: naive_ssd(**x)  # noqa: E731
+    make = lambda: ssd_inputs(tokens, groups)  # noqa: E731
+    compare(ssd_step_by_step, reference, make)
+    for size in (16, 256):
+        compare(lambda x, c=size: chunk_ssd(**x, chunk_size=c), reference, make)
+
+
+def test_mamba2_forms_at_a_thousand_tokens() -> None:
+    inputs = ssd_inputs(1000, 2, strongest_step=0.02)
+    wanted = naive_ssd(**inputs)
+    for got in (chunk_ssd(**inputs, chunk_size=256), ssd_step_by_step(inputs)):
+        assert_close("out", got[0], wanted[0], 1e-9)
+        assert_close("state", got[1], wanted[1], 1e-9)
+
+
+def test_mamba2_survives_steps_that_forget_everything() -> None:
+    # A chunk's log decays sum to thousands: exp of the sum, or of its negative, would not do.
+    inputs = {n: x.detach().float() for n, x in ssd_inputs(257, 2, strongest_step=40.0).items()}
+    got = chunk_ssd(**inputs, chunk_size=256)
+    wanted = naive_ssd(**{name: x.double() for name, x in inputs.items()})
+    # float32 spacing of the sums, which reach 1e4, is 1e-3: so is the exponents'.
+    assert_close("out", got[0].double(), wanted[0], 2e-4)
+    assert_close("state", got[1].double(), wanted[1], 2e-4)

@@ -81,6 +81,7 @@ MIXERS: dict[str, MixerEntry] = {
         "arXiv 2405.17381, 2501.08313",
     ),
     "mamba1": MixerEntry("hybridsim.mixers.mamba1", "Mamba1", "Mamba", "arXiv 2312.00752"),
+    "mamba2": MixerEntry("hybridsim.mixers.mamba2", "Mamba2", "Mamba-2", "arXiv 2405.21060"),
 }
 
 

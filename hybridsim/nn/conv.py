@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import RecurrentCache
 from hybridsim.nn.library import operator
 
@@ -27,10 +28,13 @@ def causal_conv1d(padded: Tensor, weight: Tensor) -> Tensor:
 
 
 class ShortConvolution(nn.Module):
-    """Convolves the last `conv_size` tokens of each channel, then applies SiLU."""
+    """Convolves the last `conv_size` tokens of each channel, then applies an activation."""
 
-    def __init__(self, channels: int, conv_size: int, bias: bool = False) -> None:
+    def __init__(
+        self, channels: int, conv_size: int, *, bias: bool = False, activation: str = "silu"
+    ) -> None:
         super().__init__()
+        self.activation = activation
         self.weight = nn.Parameter(torch.empty(channels, conv_size))
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
@@ -43,5 +47,5 @@ class ShortConvolution(nn.Module):
         padded = torch.cat((past, x), dim=1)
         if cache is not None:
             cache.conv = padded[:, padded.shape[1] - kept :].clone()
-        convolved = causal_conv1d(padded, self.weight)
-        return F.silu(convolved if self.bias is None else convolved + self.bias)
+        out = causal_conv1d(padded, self.weight)
+        return PLAIN[self.activation](out if self.bias is None else out + self.bias)

@@ -14,18 +14,25 @@ class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight, or * (1 + weight); computed in float32.
 
     Source: Zhang and Sennrich, arXiv 1910.07467.
+
+    Args:
+        width: D, channels of the last axis.
+        settings: epsilon and what the weight means.
+        groups: equal parts of the channels, each with a mean square of its own.
     """
 
-    def __init__(self, width: int, settings: NormSettings) -> None:
+    def __init__(self, width: int, settings: NormSettings, groups: int = 1) -> None:
         super().__init__()
         self.settings = settings
+        self.groups = groups
         start = torch.zeros if settings.unit_offset else torch.ones
         self.weight = nn.Parameter(start(width))
 
     def forward(self, x: Float[Tensor, "*axes D"]) -> Float[Tensor, "*axes D"]:
-        """Return x with unit mean square along its last axis, times the weight."""
-        full = wide(x)
+        """Return x with unit mean square along each part of its last axis, times the weight."""
+        full: Tensor = wide(x).unflatten(-1, (self.groups, -1))
         full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + self.settings.eps)
+        full = full.flatten(-2)
         weight = wide(self.weight)
         return (full * (1 + weight if self.settings.unit_offset else weight)).to(x.dtype)
 

@@ -32,7 +32,7 @@ class Mamba1(SequenceMixer):
         super().__init__(settings, place)
         width, s = place.hidden_size, settings
         self.in_proj = nn.Linear(width, 2 * s.inner_dim, bias=s.proj_bias)
-        self.conv1d = ShortConvolution(s.inner_dim, s.conv_size, s.conv_bias)
+        self.conv1d = ShortConvolution(s.inner_dim, s.conv_size, bias=s.conv_bias)
         self.x_proj = nn.Linear(s.inner_dim, s.dt_rank + 2 * s.state_size, bias=False)
         self.dt_proj = nn.Linear(s.dt_rank, s.inner_dim, bias=False)
         self.dt_bias = nn.Parameter(torch.empty(s.inner_dim))

@@ -1,0 +1,100 @@
+"""The recurrence of Mamba-2 as functions of tensors: reference, one step, chunked form.
+
+Per head with rate a < 0, and with B and C shared by the heads of a group:
+
+    S_t = exp(dt_t a) S_{t-1} + dt_t B_t x_t^T,  y_t = S_t^T C_t
+
+Source: Mamba-2, arXiv 2405.21060, eq. 1 with A a scalar times the identity; the time step dt is
+that of Mamba, arXiv 2312.00752, section 3.2.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hybridsim.nn.delta_rule import from_chunks, to_chunks
+from hybridsim.steps import Step
+
+State = Float[Tensor, "B H S P"]
+
+
+def naive_ssd(
+    x: Float[Tensor, "B T H P"],
+    dt: Float[Tensor, "B T H"],
+    rate: Float[Tensor, H],
+    b: Float[Tensor, "B T G S"],
+    c: Float[Tensor, "B T G S"],
+    state: State,
+) -> tuple[Float[Tensor, "B T H P"], State]:
+    """Return outputs and last state as sums over all earlier tokens, without a recurrence.
+
+        y_t = e(0, t) S_0^T C_t + sum_{r <= t} e(r, t) (C_t . B_r) dt_r x_r
+        e(r, t) = exp(a (dt_{r+1} + ... + dt_t))
+
+    The reference that the other forms are tested against; quadratic.
+    """
+    b, c = _per_head(b, 2, x.shape[2]), _per_head(c, 2, x.shape[2])
+    grown = (rate * dt).cumsum(dim=1)  # [B, T, H]
+    between = grown[:, :, None] - grown[:, None]  # [B, T, T, H], from the second to the first
+    future = torch.ones(between.shape[1:3], dtype=torch.bool, device=x.device).triu(1)
+    between = between.masked_fill(future[..., None], -torch.inf).exp().permute(0, 3, 1, 2)
+    scores = torch.einsum("bths,brhs->bhtr", c, b) * between
+    written = x * dt[..., None]
+    before = torch.einsum("bths,bhsp,bth->bthp", c, state, grown.exp())
+    out = torch.einsum("bhtr,brhp->bthp", scores, written) + before
+    new_state = torch.einsum("brhs,brhp,bhr->bhsp", b, written, between[:, :, -1])
+    return out, state * grown[:, -1, :, None, None].exp() + new_state
+
+
+def recurrent_ssd(
+    x: Float[Tensor, "B H P"],
+    dt: Float[Tensor, "B H"],
+    rate: Float[Tensor, H],
+    b: Float[Tensor, "B G S"],
+    c: Float[Tensor, "B G S"],
+    state: State,
+) -> tuple[Float[Tensor, "B H P"], State]:
+    """Return one token's output and the state after it: one write and one read of the state."""
+    b, c = _per_head(b, 1, x.shape[1]), _per_head(c, 1, x.shape[1])
+    written = x * dt[..., None]
+    state = state * (rate * dt).exp()[..., None, None] + b[..., None] @ written[..., None, :]
+    return (c[..., None, :] @ state).squeeze(-2), state
+
+
+def chunk_ssd(
+    x: Float[Tensor, "B T H P"],
+    dt: Float[Tensor, "B T H"],
+    rate: Float[Tensor, H],
+    b: Float[Tensor, "B T G S"],
+    c: Float[Tensor, "B T G S"],
+    state: State,
+    chunk_size: int,
+) -> tuple[Float[Tensor, "B T H P"], State]:
+    """Return outputs and last state, chunk by chunk (arXiv 2405.21060, section 6)."""
+    tokens, heads = x.shape[1], x.shape[2]
+    count, size = Step(tokens).chunks(chunk_size)
+    written = to_chunks(x * dt[..., None], count, size)
+    b, c = (to_chunks(each, count, size) for each in (b, c))
+    # The zeros after the last token write nothing and do not decay.
+    decay = to_chunks((rate * dt)[..., None], count, size).cumsum(dim=-2)
+    future = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
+    kept = (decay - decay.mT).masked_fill(future, -torch.inf).exp()
+    # A group's scores are formed once; the decay makes them the head's own.
+    within = _per_head(c @ b.mT, 1, heads) * kept @ written
+    last = decay[..., -1:, :]
+    reads, writes = (
+        _per_head(c, 1, heads) * decay.exp(),
+        _per_head(b, 1, heads) * (last - decay).exp(),
+    )
+    outputs = []
+    for n in range(count):
+        outputs.append(reads[:, :, n] @ state)
+        state = state * last[:, :, n].exp() + writes[:, :, n].mT @ written[:, :, n]
+    return from_chunks(torch.stack(outputs, dim=2) + within, tokens), state
+
+
+def _per_head(of_groups: Tensor, axis: int, num_heads: int) -> Tensor:
+    """Return what the heads of each group share, once for each head."""
+    return of_groups.repeat_interleave(num_heads // of_groups.shape[axis], dim=axis)
