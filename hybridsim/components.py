@@ -10,6 +10,7 @@ from hybridsim.errors import bad_value, unknown
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu2", "swiglu_oai")
 OAI_ALPHA = 1.702  # slope and limit of the clamped SwiGLU of gpt-oss, used by MiniMax-M3
 OAI_LIMIT = 7.0
+GATED_ACTIVATIONS = ("swiglu_oai",)  # they are functions of a gate and of what it gates
 ROPE_SCALINGS = ("none", "linear", "llama3", "yarn")
 SCALINGS_FROM_A_CONTEXT = ("llama3", "yarn")
 
@@ -40,6 +41,13 @@ def require_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise SpecError unless `value` is one of `allowed`."""
     if value not in allowed:
         raise unknown(key, value, allowed, "choice")
+
+
+def require_activation(activation: str, *, gated: bool) -> None:
+    """Raise SpecError unless a feed-forward with, or without, a gate can have the activation."""
+    require_choice("activation", activation, ACTIVATIONS)
+    if activation in GATED_ACTIVATIONS and not gated:
+        raise bad_value("activation", activation, "needs gated=true")
 
 
 @dataclass(frozen=True)

@@ -255,6 +255,18 @@ FFN_CASES: dict[str, dict[str, FfnSettings]] = {
             norm_topk_prob=False,
             routed_scaling_factor=2.5,
         ),
+        "plain_latent": _ffn_case(
+            "moe",
+            num_experts=6,
+            num_experts_per_tok=3,
+            intermediate_size=12,
+            num_shared_experts=1,
+            shared_intermediate_size=20,
+            activation="relu2",
+            expert_bias=True,
+            gated=False,
+            latent_size=10,
+        ),
     },
 }
 

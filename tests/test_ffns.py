@@ -56,23 +56,35 @@ def dense_reference(ffn: Dense, s: DenseSettings, x: Tensor) -> Tensor:
     return (ffn.down_proj.weight @ inner + bias.get("down_proj.bias", 0)) * s.down_scale
 
 
+def expert_reference(ffn: MoE, s: MoESettings, e: int, x: Tensor) -> Tensor:
+    experts, up = ffn.experts, "gate_up_proj" if s.gated else "up_proj"
+    inner = x @ getattr(experts, up)[e]
+    if s.expert_bias:
+        inner = inner + getattr(experts, f"{up}_bias")[e]
+    if s.gated:
+        inner = activated(s.activation, inner[: s.intermediate_size], inner[s.intermediate_size :])
+    else:
+        inner = inner.clamp(min=0) ** 2
+    out = inner @ experts.down_proj[e]
+    return out + experts.down_proj_bias[e] if s.expert_bias else out
+
+
 def moe_reference(ffn: MoE, s: MoESettings, x: Tensor) -> Tensor:
     logits = F.linear(x, ffn.router.weight, ffn.router.bias)
     scores = logits.softmax(-1) if s.router == "softmax" else logits.sigmoid()
     offset = 0 if ffn.score_correction_bias is None else ffn.score_correction_bias
     chosen = (scores + offset).topk(s.num_experts_per_tok).indices.tolist()
     total = sum(scores[e] for e in chosen) if s.norm_topk_prob else 1
-    out, experts = torch.zeros_like(x), ffn.experts
-    for e in chosen:
-        both = x @ experts.gate_up_proj[e]
-        both = both if experts.gate_up_proj_bias is None else both + experts.gate_up_proj_bias[e]
-        inner = activated(s.activation, both[: s.intermediate_size], both[s.intermediate_size :])
-        one = inner @ experts.down_proj[e]
-        one = one if experts.down_proj_bias is None else one + experts.down_proj_bias[e]
-        out = out + scores[e] / total * s.routed_scaling_factor * one
+    routed = x if s.latent_size is None else ffn.latent_in_proj.weight @ x
+    out = sum(
+        scores[e] / total * s.routed_scaling_factor * expert_reference(ffn, s, e, routed)
+        for e in chosen
+    )
+    out = out if s.latent_size is None else ffn.latent_out_proj.weight @ out
     if s.num_shared_experts:
         shared = dense_reference(ffn.shared_expert, ffn.shared_expert.settings, x)
-        out = out + shared * (ffn.shared_expert_gate.weight @ x).sigmoid()
+        gate = (ffn.shared_expert_gate.weight @ x).sigmoid() if s.shared_expert_gate else 1
+        out = out + shared * gate
     return out
 
 
@@ -141,3 +153,7 @@ def test_a_factor_on_a_gate_needs_a_gate() -> None:
         DenseSettings(8, gated=False, gate_scale=0.5)
     with pytest.raises(SpecError, match=r"down_scale=0\.0: must be above 0"):
         DenseSettings(8, down_scale=0.0)
+    with pytest.raises(SpecError, match="activation=swiglu_oai: needs gated=true"):
+        DenseSettings(8, activation="swiglu_oai", gated=False)
+    with pytest.raises(SpecError, match="activation=swiglu_oai: needs gated=true"):
+        MoESettings(4, 2, 8, activation="swiglu_oai", gated=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridsim.components import ACTIVATIONS, require_choice, require_positive
+from hybridsim.components import require_activation, require_positive
 from hybridsim.errors import bad_value
 from hybridsim.ffn.base import FfnSettings
 
@@ -40,4 +40,4 @@ class DenseSettings(FfnSettings):
         )
         if self.gate_scale != 1 and not self.gated:
             raise bad_value("gate_scale", self.gate_scale, "needs gated=true")
-        require_choice("activation", self.activation, ACTIVATIONS)
+        require_activation(self.activation, gated=self.gated)

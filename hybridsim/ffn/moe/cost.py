@@ -23,9 +23,11 @@ class MoECost(FfnCost):
     def linears(self) -> dict[str, tuple[int, int]]:
         s, width = self.settings, self.hidden_size
         linears = {"router": (width, s.num_experts)}
+        if s.latent_size is not None:
+            linears["latent_in_proj"] = (width, s.latent_size)
+            linears["latent_out_proj"] = (s.latent_size, width)
         if s.num_shared_experts:
-            linears["shared_expert.gate_up_proj"] = (width, 2 * s.shared_width)
-            linears["shared_expert.down_proj"] = (s.shared_width, width)
+            linears |= self._expert("shared_expert", width, s.shared_width)
         if s.shared_expert_gate:
             linears["shared_expert_gate"] = (width, 1)
         return linears
@@ -36,14 +38,16 @@ class MoECost(FfnCost):
 
     @property
     def expert_linears(self) -> dict[str, tuple[int, int]]:
-        inner = self.settings.intermediate_size
-        return {
-            "experts.gate_up_proj": (self.hidden_size, 2 * inner),
-            "experts.down_proj": (inner, self.hidden_size),
-        }
+        s = self.settings
+        return self._expert("experts", s.latent_size or self.hidden_size, s.intermediate_size)
 
     @property
     def expert_vectors(self) -> dict[str, int]:
         if not self.settings.expert_bias:
             return {}
         return {f"{name}_bias": outputs for name, (_, outputs) in self.expert_linears.items()}
+
+    def _expert(self, name: str, width: int, inner: int) -> dict[str, tuple[int, int]]:
+        gated = self.settings.gated
+        up = f"{name}.gate_up_proj" if gated else f"{name}.up_proj"
+        return {up: (width, inner * (2 if gated else 1)), f"{name}.down_proj": (inner, width)}

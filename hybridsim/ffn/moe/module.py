@@ -9,7 +9,7 @@ from hybridsim.ffn.dense.module import Dense
 from hybridsim.ffn.dense.settings import DenseSettings
 from hybridsim.ffn.moe.ops import grouped_linear, route
 from hybridsim.ffn.moe.settings import MoESettings
-from hybridsim.nn.activation import gated
+from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
 from hybridsim.nn.precision import wide
 
@@ -27,11 +27,15 @@ class MoE(FeedForward):
         super().__init__()
         s = self.settings = settings
         self.router = nn.Linear(hidden_size, s.num_experts, bias=s.router_bias)
-        self.experts = Experts(s, hidden_size)
+        self.experts = Experts(s, s.latent_size or hidden_size)
+        if s.latent_size is not None:
+            self.latent_in_proj = nn.Linear(hidden_size, s.latent_size, bias=False)
+            self.latent_out_proj = nn.Linear(s.latent_size, hidden_size, bias=False)
         bias = torch.zeros(s.num_experts) if s.score_correction_bias else None
         self.register_buffer("score_correction_bias", bias)
         if s.num_shared_experts:
-            self.shared_expert = Dense(DenseSettings(s.shared_width, s.activation), hidden_size)
+            shared = DenseSettings(s.shared_width, s.activation, s.gated)
+            self.shared_expert = Dense(shared, hidden_size)
         if s.shared_expert_gate:
             self.shared_expert_gate = nn.Linear(hidden_size, 1, bias=False)
 
@@ -39,7 +43,7 @@ class MoE(FeedForward):
         tokens = x.flatten(0, 1)  # [N, D]
         logits = wide(self.router(tokens))
         weights, experts = route(logits, self.settings, self.score_correction_bias)
-        out: Tensor = self.experts(tokens, weights, experts).view_as(x)
+        out = self.routed(tokens, weights, experts).view_as(x)
         if not self.settings.num_shared_experts:
             return out
         shared: Tensor = self.shared_expert(x)
@@ -47,21 +51,35 @@ class MoE(FeedForward):
             shared = shared * self.shared_expert_gate(x).sigmoid()
         return out + shared
 
+    def routed(self, tokens: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
+        """Return the weighted sum of each token's experts, [N, D]; see Experts.forward."""
+        if self.settings.latent_size is None:
+            out: Tensor = self.experts(tokens, weights, experts)
+            return out
+        latent: Tensor = self.experts(self.latent_in_proj(tokens), weights, experts)
+        projected: Tensor = self.latent_out_proj(latent)
+        return projected
+
 
 class Experts(nn.Module):
     """The routed experts' weights, stacked: [E, inputs, outputs], biases [E, outputs]."""
 
     gate_up_proj_bias: nn.Parameter | None
+    up_proj_bias: nn.Parameter | None
     down_proj_bias: nn.Parameter | None
 
-    def __init__(self, settings: MoESettings, hidden_size: int) -> None:
+    def __init__(self, settings: MoESettings, width: int) -> None:
         super().__init__()
         s = self.settings = settings
         inner = s.intermediate_size
-        self.gate_up_proj = nn.Parameter(torch.empty(s.num_experts, hidden_size, 2 * inner))
-        self.down_proj = nn.Parameter(torch.empty(s.num_experts, inner, hidden_size))
-        self.gate_up_proj_bias = self._bias(2 * inner)
-        self.down_proj_bias = self._bias(hidden_size)
+        if s.gated:
+            self.gate_up_proj = nn.Parameter(torch.empty(s.num_experts, width, 2 * inner))
+            self.gate_up_proj_bias = self._bias(2 * inner)
+        else:
+            self.up_proj = nn.Parameter(torch.empty(s.num_experts, width, inner))
+            self.up_proj_bias = self._bias(inner)
+        self.down_proj = nn.Parameter(torch.empty(s.num_experts, inner, width))
+        self.down_proj_bias = self._bias(width)
 
     def _bias(self, outputs: int) -> nn.Parameter | None:
         s = self.settings
@@ -71,7 +89,7 @@ class Experts(nn.Module):
         """Return the weighted sum of each token's experts.
 
         Args:
-            x: [N, D].
+            x: [N, W], the model's width or the latent one.
             weights: [N, k] in float32.
             experts: [N, k], numbers of the experts.
         """
@@ -80,13 +98,20 @@ class Experts(nn.Module):
         counts = torch.zeros(self.settings.num_experts, dtype=torch.long, device=x.device)
         counts = counts.scatter_add(0, flat, torch.ones_like(flat))
         rows, chosen = x[order // experts.shape[1]], flat[order]
-        inner = grouped_linear(rows, self.gate_up_proj, counts)
-        inner = gated(self.settings.activation, _plus(inner, self.gate_up_proj_bias, chosen))
+        inner = self._inner(rows, counts, chosen)
         out = _plus(grouped_linear(inner, self.down_proj, counts), self.down_proj_bias, chosen)
         unsorted = torch.empty_like(out).index_copy(0, order, out)
         # The weighted sum over a token's experts.
         per_token = wide(unsorted.unflatten(0, experts.shape))
         return (per_token * weights[..., None]).sum(dim=1).to(x.dtype)
+
+    def _inner(self, rows: Tensor, counts: Tensor, chosen: Tensor) -> Tensor:
+        activation = self.settings.activation
+        if self.settings.gated:
+            both = grouped_linear(rows, self.gate_up_proj, counts)
+            return gated(activation, _plus(both, self.gate_up_proj_bias, chosen))
+        up = grouped_linear(rows, self.up_proj, counts)
+        return PLAIN[activation](_plus(up, self.up_proj_bias, chosen))
 
 
 def _plus(rows: Tensor, bias: Tensor | None, experts: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hybridsim.components import (
-    ACTIVATIONS,
+    require_activation,
     require_at_least,
     require_choice,
     require_multiple,
@@ -39,6 +39,9 @@ class MoESettings(FfnSettings):
         activation: see components.ACTIVATIONS.
         router_bias: a bias on the router's scores, which chooses and weighs (gpt-oss).
         expert_bias: biases on the routed experts' projections (gpt-oss).
+        gated: every expert, shared ones too, is down(act(gate(x)) * up(x)), else down(act(up(x))).
+        latent_size: width that tokens are projected to before the routed experts, and back from
+            after their sum; null leaves them as wide as the model (Nemotron 3).
     """
 
     kind: ClassVar[str] = "moe"
@@ -58,6 +61,8 @@ class MoESettings(FfnSettings):
     activation: str = "silu"
     router_bias: bool = False
     expert_bias: bool = False
+    gated: bool = True
+    latent_size: int | None = None
 
     def __post_init__(self) -> None:
         require_positive(
@@ -70,10 +75,12 @@ class MoESettings(FfnSettings):
         )
         require_at_least(0, num_shared_experts=self.num_shared_experts)
         require_choice("router", self.router, ROUTERS)
-        require_choice("activation", self.activation, ACTIVATIONS)
+        require_activation(self.activation, gated=self.gated)
         require_multiple("num_experts", self.num_experts, "num_groups", self.num_groups)
         if self.shared_intermediate_size is not None:
             require_positive(shared_intermediate_size=self.shared_intermediate_size)
+        if self.latent_size is not None:
+            require_positive(latent_size=self.latent_size)
         self._check_choice()
 
     def _check_choice(self) -> None:

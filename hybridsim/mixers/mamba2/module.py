@@ -14,6 +14,7 @@ from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
+from hybridsim.nn.scale import scaled
 
 
 class Mamba2(SequenceMixer):
@@ -69,18 +70,17 @@ class Mamba2(SequenceMixer):
             cache.state = state
         out = out + wide(self.D)[:, None] * x_heads
         projected: Tensor = self.o_proj(self.gated(out.flatten(-2), z).to(x.dtype))
-        return projected if s.output_scale == 1 else projected * s.output_scale
+        return scaled(projected, s.output_scale)
 
     def project(
         self, x: Tensor, cache: RecurrentCache | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return z [B, T, H P], x [B, T, H, P], B and C [B, T, G, S], dt [B, T, H] in float32."""
         s = self.settings
-        mixed = self.in_proj(x if s.input_scale == 1 else x * s.input_scale)
+        mixed = self.in_proj(scaled(x, s.input_scale))
         if any(scale != 1 for scale in s.projection_scales):
-            parts = mixed.split(s.projection_widths, dim=-1)
-            scaled = [part * by for part, by in zip(parts, s.projection_scales, strict=True)]
-            mixed = torch.cat(scaled, dim=-1)
+            parts = zip(mixed.split(s.projection_widths, -1), s.projection_scales, strict=True)
+            mixed = torch.cat([scaled(part, factor) for part, factor in parts], dim=-1)
         z, mixed, dt = mixed.split((s.inner_dim, s.conv_channels, s.num_heads), dim=-1)
         mixed = wide(self.conv1d(mixed, cache))
         x, b, c = mixed.split((s.inner_dim, s.group_dim, s.group_dim), dim=-1)
