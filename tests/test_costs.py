@@ -30,6 +30,8 @@ DETAILED = (
     "qwen3_5_35b",
     "kimi_k2",
     "jamba",
+    "nemotron_h_8b",
+    "falcon_h1_34b",
 )
 PUBLISHED = (*DETAILED, "llama31_8b", "qwen3_32b", "qwen3_1_7b")
 MILLION = 1 << 20
@@ -202,6 +204,19 @@ def test_the_selective_scan_is_counted_or_by_choice_not() -> None:
     for step in (prefill(1000), decode(1000)):
         scan = cost.core_flops(step, counted) - cost.core_flops(step, left_out)
         assert scan == step.new_tokens * 9 * 8192 * 16
+
+
+@pytest.mark.parametrize("name", ["nemotron_h_8b", "falcon_h1_34b"])
+def test_state_of_a_mamba2_layer_against_the_cache_of_an_attention_layer(
+    name: str, models: dict[str, Any]
+) -> None:
+    spec = load_spec(name)
+    state, attention = (
+        mixer_cost(spec.mixers[letter], spec.hidden_size).cache(BF16) for letter in "MF"
+    )
+    assert state.recurrent_bytes == models[name]["recurrent_bytes_per_layer"]
+    found = state.state_bytes // attention.bytes_per_token
+    assert found == models[name]["crossover_tokens"]
 
 
 def test_deepseek_v32_adds_only_the_indexers() -> None:

@@ -47,6 +47,11 @@ def test_patterns_are_the_published_ones(name: str, models: dict[str, Any]) -> N
     assert load_spec(name).layer_letters == models[name]["layer_pattern"]
 
 
+def test_nemotron_h_has_the_vendors_layers(models: dict[str, Any]) -> None:
+    letters = models["nemotron_h_8b"]["layer_pattern"].translate(str.maketrans("-*", "DF"))
+    assert load_spec("nemotron_h_8b").layer_letters == letters
+
+
 def test_kimi_linear_has_20_linear_and_7_full_layers() -> None:
     letters = load_spec("kimi_linear").layer_letters
     assert [i + 1 for i, letter in enumerate(letters) if letter == "F"] == [
