@@ -45,6 +45,8 @@ def _chain(error: BaseException) -> Sequence[BaseException]:
 def _explain_hydra(text: str, names: dict[str, list[str]]) -> str:
     if found := _NOT_FOUND.search(text):
         group, name = found["group"], found["name"]
+        if group == "spec" and "/" in name:
+            return f"spec={name}: no such file, nor a folder with a config.json"
         known = names.get(group, [])
         listed = f" (known: {', '.join(known)})" if known else ""
         return f"{group}={name}: no such {group}{near_miss(name, known)}{listed}"

@@ -18,6 +18,7 @@ from hybridsim.spec.schema import ModelSpec
 CONFIG = "config.json"
 # What decides how a layer is computed or stored, not what it computes; no config.json says it.
 EXECUTION = ("chunk_size", "index_key_dtype")
+_UNSOURCED = ("kind", "name")
 SHOWN = 5  # differences listed in a message before it is cut
 
 
@@ -80,6 +81,12 @@ def import_config(config: str | Path | Mapping[str, Any], name: str = "") -> Imp
     return Imported(spec, spec_fields, found, [*notes, *reader.all_notes()])
 
 
+def import_fields(config: str | Path) -> dict[str, Any]:
+    """Return the fields of the spec that a config.json means, as plain values."""
+    fields_read: dict[str, Any] = value_of(import_config(config).fields)
+    return {**fields_read, "sources": {"config": str(config)}}
+
+
 def _text_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of the language model, and what was left out."""
     nested = given.get("text_config")
@@ -94,8 +101,9 @@ def _text_part(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 def _default_name(config: Any, found: Family) -> str:
     if isinstance(config, str | Path):
-        path = Path(config)
-        stem = path.name if path.is_dir() else path.stem
+        path = Path(config).resolve()
+        folder = path if path.is_dir() else path.parent
+        stem = folder.name if path.name in (folder.name, CONFIG) else path.stem
         if stem not in ("config", ""):
             return "".join(char if char.isalnum() else "_" for char in stem).strip("_").lower()
     return found.model_type
@@ -241,7 +249,8 @@ def spec_text(imported: Imported, source: str) -> str:
     """Return a spec file whose comments say which key of config.json each value is read from."""
     lines = [
         f"# Read from {source}, {imported.family.architecture}.",
-        "# Behind a value stands the key of config.json that it was read from.",
+        "# Behind a value stands the key of config.json it was read from, or `the architecture`",
+        "# where each model of the family has it.",
         *(f"# Left out: {note}." for note in imported.notes),
         *_yaml_lines(imported.fields, 0),
         "sources:",
@@ -259,6 +268,6 @@ def _yaml_lines(fields_read: Mapping[str, Any], depth: int) -> list[str]:
         else:
             # JSON's scalars and lists are YAML's.
             text = f"{head} {json.dumps(value_of(value))}"
-            source = getattr(value, "source", "")
+            source = getattr(value, "source", "" if key in _UNSOURCED else "the architecture")
             lines.append(f"{text:<40s}  # {source}" if source else text)
     return lines

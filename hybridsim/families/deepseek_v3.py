@@ -19,11 +19,7 @@ def read_common(config: ConfigReader) -> None:
     config.expect("topk_method", "noaux_tc")
     # Splits of the same products, training losses, other parts' sizes.
     config.ignore("pretraining_tp", "ep_size", "aux_loss_alpha", "seq_aux")
-    config.ignore(
-        "num_nextn_predict_layers",
-        "num_mtp_layers",
-        note="multi-token prediction layers are no part of the model",
-    )
+    shared.ignore_multi_token_prediction(config)
 
 
 def read_ffns(config: ConfigReader) -> Fields:

@@ -93,10 +93,7 @@ def _read(config: ConfigReader) -> Fields:
     config.expect("mla_use_nope", True)
     # The shared channels are not rotated, whatever base the config names.
     config.ignore("rope_theta", "rope_scaling", "rope_parameters", "pretraining_tp")
-    config.ignore(
-        "num_nextn_predict_layers",
-        note="multi-token prediction layers are no part of the model",
-    )
+    shared.ignore_multi_token_prediction(config)
     linear = config.section("linear_attn_config")
     letters = _layers(config, linear)
     mixers = {"L": _read_kda(config, linear)} if "L" in letters.value else {}

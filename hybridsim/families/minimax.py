@@ -1,17 +1,24 @@
-"""MiniMax-Text-01 and M1: lightning attention with every eighth layer full, and experts."""
+"""MiniMax-Text-01 and M1: lightning attention with every eighth layer full, and experts.
+
+The remote code of M1 has other words for the layers and the residual factors; both read.
+"""
 
 from __future__ import annotations
 
 from hybridsim.errors import SpecError, bad_value
 from hybridsim.families import shared
 from hybridsim.families.base import Family, Names, same
-from hybridsim.families.config import ConfigReader, Figure
+from hybridsim.families.config import ConfigReader, Figure, derived
 from hybridsim.families.shared import Fields
 from hybridsim.spec.schema import ModelSpec
 
 TYPES = {"linear_attention": "L", "full_attention": "F"}
 KINDS = {"lightning": "linear_attention", "attention": "full_attention"}
-SUBLAYERS = ("full_attn", "linear_attn", "mlp")
+SUBLAYERS = {
+    "full_attn": "full_attention",
+    "linear_attn": "linear_attention",
+    "mlp": "mlp",
+}  # its word today -> in the remote code
 
 LIGHTNING: Names = {
     **same("self_attn", "qkv_proj.weight", "output_gate.weight"),
@@ -22,17 +29,30 @@ LIGHTNING: Names = {
 
 def _common_factor(config: ConfigReader, name: str) -> Figure:
     """Return alpha or beta, which the config gives for each kind of sublayer."""
-    factors = [config.number(f"{part}_{name}_factor") for part in SUBLAYERS]
+    keys = [(f"layernorm_{old}_{name}", f"{part}_{name}_factor") for part, old in SUBLAYERS.items()]
+    factors = [config.number(config.first(*pair)) for pair in keys]
     values = [factor.value for factor in factors]
     if len(set(values)) != 1:
         raise bad_value(f"config.*_{name}_factor", values, "must be one for all sublayers")
-    return Figure(values[0], f"*_{name}_factor")
+    return derived(values[0], *factors)
+
+
+def _layers(config: ConfigReader) -> Figure:
+    """Return a letter a layer: a list of types, or of 0 and 1."""
+    if not config.has("attn_type_list"):
+        return shared.layer_letters(config, TYPES)
+    layers = config.integer("num_hidden_layers").value
+    types = config.items("attn_type_list")
+    return shared.letters_of("attn_type_list", types, {0: "L", 1: "F"}, layers)
 
 
 def _read(config: ConfigReader) -> Fields:
     config.expect("hidden_act", "silu")
     config.expect("sliding_window", None)
-    letters = shared.layer_letters(config, TYPES)
+    config.expect("postnorm", True)
+    config.expect("shared_intermediate_size", 0)
+    config.ignore("shared_moe_mode")  # of shared experts, of which there are none
+    letters = _layers(config)
     attention = shared.read_attention(config)
     linear = {
         "kind": "lightning",
@@ -83,5 +103,6 @@ FAMILY = Family(
     write=_write,
     mixers={"attention": shared.ATTENTION, "lightning": LIGHTNING},
     ffns={"moe": shared.moe_names("block_sparse_moe", shared.MIXTRAL)},
+    other_types=("minimax_m1",),
     derived=("slope_rate", "query_decay", "key_decay", "diagonal_decay"),
 )

@@ -20,12 +20,7 @@ def _read(config: ConfigReader) -> Fields:
         layers = config.integer("num_hidden_layers").value
         shared.letters_of("attn_type_list", config.items("attn_type_list"), {1: "F"}, layers)
     config.ignore("attn_type_list")
-    config.ignore(
-        "use_mtp",
-        "num_mtp_modules",
-        "mtp_transformer_layers",
-        note="multi-token prediction layers are no part of the model",
-    )
+    shared.ignore_multi_token_prediction(config)
     attention = shared.read_attention(config, qk_norm="full")
     moe = shared.read_moe(
         config,

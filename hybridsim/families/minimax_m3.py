@@ -77,20 +77,16 @@ def _read(config: ConfigReader) -> Fields:
     config.expect("scoring_func", "sigmoid")
     config.expect("use_routing_bias", True)
     config.expect("attention_output_gate", False)
-    config.ignore(
-        "use_mtp",
-        "num_mtp_modules",
-        "mtp_transformer_layers",
-        note="multi-token prediction layers are no part of the model",
-    )
+    shared.ignore_multi_token_prediction(config)
     nested = config.section("sparse_attention_config")
     letters = _read_letters(config, "layer_types", nested, "sparse_attention_freq", ("F", "X"))
     ffns = _read_letters(config, "mlp_layer_types", config, "moe_layer_freq", ("D", "E"))
-    config.ignore("moe_layer_freq")
+    config.ignore("moe_layer_freq", "first_k_dense_replace")  # the letters are read
     attention = shared.read_attention(config, qk_norm="head")
     attention["rope"] = shared.read_rope(config, attention["head_dim"])
     sparse = {**attention, "kind": "block_sparse", **_read_indexer(config, nested)}
-    config.ignore("n_shared_experts")  # one, of the shared width
+    config.expect("n_shared_experts", 1)
+    config.expect("moe_intermediate_size", config.integer("intermediate_size").value)
     moe = shared.read_moe(
         config,
         "num_local_experts",
@@ -139,5 +135,5 @@ FAMILY = Family(
     write=_write,
     mixers={"attention": shared.ATTENTION, "block_sparse": BLOCK_SPARSE},
     ffns={"dense": DENSE, "moe": MOE},
-    other_types=("minimax_m3_vl",),
+    other_types=("minimax_m3", "minimax_m3_vl"),
 )

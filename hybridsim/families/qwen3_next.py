@@ -48,6 +48,8 @@ def write_gated_deltanet(spec: ModelSpec) -> Fields:
 def read_gated_attention(config: ConfigReader) -> Fields:
     """Return the full layers of Qwen3-Next and Qwen3.5."""
     config.expect("attention_bias", False)
+    config.expect("use_sliding_window", False)
+    config.ignore("sliding_window", "max_window_layers")  # without the switch, nothing
     attention = shared.read_attention(config, qk_norm="head", output_gate=True)
     rope = shared.read_rope(config, attention["head_dim"], partial=PARTIAL)
     return attention | {"rope": rope}

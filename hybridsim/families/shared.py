@@ -92,6 +92,23 @@ def model_fields(
     }
 
 
+_MULTI_TOKEN_PREDICTION = (
+    "mtp_num_hidden_layers",
+    "mtp_transformer_layers",
+    "num_mtp_layers",
+    "num_mtp_modules",
+    "num_nextn_predict_layers",
+    "use_mtp",
+)
+
+
+def ignore_multi_token_prediction(config: ConfigReader) -> None:
+    """Use the fields of layers that only draft further tokens; say so where there are any."""
+    given = any(config.fields.get(name) for name in _MULTI_TOKEN_PREDICTION)
+    note = "multi-token prediction layers are no part of the model"
+    config.ignore(*_MULTI_TOKEN_PREDICTION, note=note if given else "")
+
+
 def write_model(spec: ModelSpec, *, eps: str = "rms_norm_eps") -> Fields:
     """Return the fields that `model_fields` reads."""
     return {

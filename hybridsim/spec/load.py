@@ -26,7 +26,8 @@ def load_spec(spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     """Return a checked spec.
 
     Args:
-        spec: a shipped name (`kimi_linear`), the path of a YAML file, or the fields themselves.
+        spec: a shipped name (`kimi_linear`), the path of a YAML file, of a published config.json or
+            of a checkpoint folder, or the fields themselves.
         overrides: Hydra overrides without the leading `spec.`, e.g. `["layer_pattern=LLLF*6 LLF"]`.
 
     Raises:
@@ -36,13 +37,13 @@ def load_spec(spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
         if overrides:
             raise SpecError(f"overrides={list(overrides)}: change the mapping itself instead")
         return parse_spec(spec)
-    name, folders = _locate(spec)
+    name = _located(spec)
     dotted = quote_patterns(f"{_marks(o)}spec.{o.lstrip('+~')}" for o in overrides)
     try:
-        with _fresh_hydra(), _searched_first(folders):
+        with _fresh_hydra():
             source.register()
             with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-                found = compose("spec_only", [f"spec={name}", *dotted])
+                found = compose("spec_only", [f"spec='{name}'", *dotted])
         content = OmegaConf.to_container(found.spec, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         line = explain(error, {"spec": spec_names()})
@@ -56,16 +57,16 @@ def spec_names() -> list[str]:
     return sorted(path.stem for path in SPECS_DIR.glob("*.yaml"))
 
 
-def _locate(spec: str | Path) -> tuple[str, list[str]]:
-    """Return the spec's name and the folder to look for it first, if it was given by path."""
-    path = Path(spec)
-    if path.suffix not in (".yaml", ".yml") and path.name == str(spec):
-        return str(spec), []
-    if not path.is_file():
-        raise SpecError(f"spec={spec}: no such file")
-    if path.suffix != ".yaml":
+def _located(spec: str | Path) -> str:
+    """Return a spec's name as it is, and the full path of one that is given by path."""
+    path = Path(spec).expanduser()
+    if path.suffix not in (".yaml", ".yml", ".json") and path.name == str(spec):
+        return str(spec)
+    if path.suffix == ".yml":
         raise SpecError(f"spec={spec}: the name of a spec's file must end in .yaml")
-    return path.stem, [str(path.resolve().parent)]
+    if source.find_by_path(str(path)) is None:
+        raise SpecError(f"spec={spec}: no such file, nor a folder with a {source.CONFIG}")
+    return str(path.resolve())
 
 
 def _marks(override: str) -> str:
@@ -83,13 +84,3 @@ def _fresh_hydra() -> Iterator[None]:
         yield
     finally:
         instance.hydra = outer
-
-
-@contextmanager
-def _searched_first(folders: list[str]) -> Iterator[None]:
-    """Let the folder of a given file win over a shipped spec of the same name."""
-    source.first_folders[:] = folders
-    try:
-        yield
-    finally:
-        source.first_folders.clear()

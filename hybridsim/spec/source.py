@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from hybridsim.paths import SPECS_DIR
 from hybridsim.spec.parse import with_defaults
 
 GROUP = "spec"
+SUFFIX = ".yaml"
+CONFIG = "config.json"
 
-first_folders: list[str] = []  # searched before all others: the folder of a file given by path
 USER_FOLDERS_VARIABLE = "HYBRIDSIM_SPECS"
 
 
@@ -36,16 +38,22 @@ class SpecSource(ConfigSource):
 
     def _file(self, config_path: str) -> Path | None:
         group, _, name = self._normalize_file_name(config_path).partition("/")
+        if group != GROUP or not name:
+            return None
+        if is_path(name):
+            return find_by_path(name)
         file = self._folder / name
-        return file if group == GROUP and name and file.is_file() else None
+        return file if file.is_file() else None
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = self._file(config_path)
         if file is None:
             raise ConfigLoadError(f"Config not found: {config_path}")
+        mapping = read_spec_file(file)
+        if is_path(config_path.partition("/")[2]):
+            mapping = _siblings_first(mapping, file.parent)
         header = self._get_header_dict(file.read_text(encoding="utf-8"))
-        config = OmegaConf.create(read_spec_file(file))
-        return ConfigResult(self.provider, f"spec://{self.path}", config, header)
+        return ConfigResult(self.provider, f"spec://{self.path}", OmegaConf.create(mapping), header)
 
     def available(self) -> bool:
         return self._folder.is_dir()
@@ -64,12 +72,49 @@ class SpecSource(ConfigSource):
         return sorted(p.stem for p in self._folder.glob("*.yaml"))
 
 
+def is_path(name: str) -> bool:
+    """Whether a choice of spec is a path, and not the name of one in a folder of specs."""
+    return "/" in name or name.removesuffix(SUFFIX).endswith(".json")
+
+
+def find_by_path(name: str) -> Path | None:
+    """Return the spec file or config.json that a path is, with or without `.yaml`, or holds."""
+    for path in (Path(name).expanduser(), Path(name.removesuffix(SUFFIX)).expanduser()):
+        if path.is_file():
+            return path
+        if (path / CONFIG).is_file():
+            return path / CONFIG
+    return None
+
+
+def _siblings_first(mapping: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the mapping with what it inherits from named from the root of the configs.
+
+    A file given by path inherits from the files beside it before the named specs.
+    """
+
+    def rooted(base: Any) -> Any:
+        if not isinstance(base, str) or base == "_self_":
+            return base
+        beside = folder / f"{base}{SUFFIX}"
+        return f"/{GROUP}/{beside.resolve() if beside.is_file() else base}@_here_"
+
+    defaults = [rooted(base) for base in mapping.get("defaults", [])]
+    return {**mapping, "defaults": defaults} if defaults else mapping
+
+
 def read_spec_file(file: Path) -> dict[str, Any]:
     """Return the mapping in a spec file; one that inherits from no other gets every default.
 
+    A published config.json is read as the spec it means.
+
     Raises:
-        SpecError: the file is not YAML, or not a mapping.
+        SpecError: the file is not YAML, or not a mapping; a config.json does not read.
     """
+    if file.suffix == ".json":
+        # By name: families are built on specs.
+        convert = import_module("hybridsim.families.convert")
+        return with_defaults(convert.import_fields(file))
     try:
         content = OmegaConf.to_container(OmegaConf.load(file))
     except Exception as error:  # the YAML parser and OmegaConf have no common base
@@ -89,7 +134,7 @@ class SpecSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         user = [p for p in os.environ.get(USER_FOLDERS_VARIABLE, "").split(os.pathsep) if p]
-        for folder in [*first_folders, *user, str(SPECS_DIR)]:
+        for folder in [*user, str(SPECS_DIR)]:
             search_path.append(provider="hybridsim", path=f"spec://{folder}")
 
 
