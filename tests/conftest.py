@@ -33,3 +33,15 @@ def models() -> dict[str, Any]:
 def full_square() -> dict[str, Any]:
     """Published full-square FLOPs at 4,096 tokens, in TFLOP."""
     return json.loads((FACTS / "models.json").read_text())["full_square_flops_at_4096"]
+
+
+@pytest.fixture(scope="session")
+def claims() -> dict[str, Any]:
+    """Published claims by identifier, see tests/facts/claims.json."""
+    return json.loads((FACTS / "claims.json").read_text())["claims"]
+
+
+@pytest.fixture(scope="session")
+def peers() -> dict[str, Any]:
+    """Figures of other tools with their reasons, see tests/facts/peers.json."""
+    return json.loads((FACTS / "peers.json").read_text())

@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import pytest
+from shipped import costs
 
 from hybridsim import load_spec
 from hybridsim.conventions import FULL_SQUARE, FlopConventions
-from hybridsim.cost.model import ModelCosts
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.graph import MIXER, build_graph
+from hybridsim.graph import MIXER
 from hybridsim.mixers import mixer_cost, settings_class
 from hybridsim.mixers.delta_rule import DeltaRule
 from hybridsim.spec.load import spec_names
@@ -35,10 +35,6 @@ DETAILED = (
 )
 PUBLISHED = (*DETAILED, "llama31_8b", "qwen3_32b", "qwen3_1_7b")
 MILLION = 1 << 20
-
-
-def costs(name: str) -> ModelCosts:
-    return ModelCosts.of(build_graph(load_spec(name)))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

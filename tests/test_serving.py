@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from shipped import costs
 
 from hybridsim import load_spec
 from hybridsim.conventions import FULL_SQUARE, SERVED
@@ -26,10 +27,6 @@ from hybridsim.workload import parse_workload
 
 H200 = parse_hardware(read_option("hardware", "h200"))
 DEVICES = [name for name in option_names("hardware") if name != "cpu"]
-
-
-def costs(name: str) -> ModelCosts:
-    return ModelCosts.of(build_graph(load_spec(name)))
 
 
 @pytest.mark.parametrize("name", DEVICES)
