@@ -164,6 +164,27 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
     "lightning": {
         "chunk16": _case("lightning", num_heads=4, head_dim=16, chunk_size=16),
         "chunk256": _case("lightning", num_heads=2, head_dim=8),
+        "ring": _case(
+            "lightning",
+            num_heads=4,
+            head_dim=16,
+            activation="none",
+            qk_norm="head",
+            rope=ROPE,
+            scale_queries=True,
+            num_norm_groups=2,
+            slope_schedule="bailing",
+            chunk_size=16,
+        ),
+        "gelu_rope": _case(
+            "lightning",
+            num_heads=3,
+            head_dim=8,
+            activation="gelu",
+            rope=RopeSettings(interleaved=True),
+            num_norm_groups=6,
+            chunk_size=16,
+        ),
     },
     "mamba1": {
         "jamba": _case(

@@ -30,7 +30,11 @@ class LightningAttentionCost(MixerCost):
 
     @property
     def vectors(self) -> dict[str, int]:
-        return {"o_norm": self.settings.inner_dim}
+        s = self.settings
+        vectors = {"o_norm": s.inner_dim}
+        if s.qk_norm == "head":
+            vectors |= {"q_norm": s.head_dim, "k_norm": s.head_dim}
+        return vectors
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings

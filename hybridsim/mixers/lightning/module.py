@@ -13,6 +13,7 @@ from hybridsim.nn.cache import LayerCache, RecurrentCache
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
+from hybridsim.nn.rope import RotaryEmbedding
 
 
 class LightningAttention(SequenceMixer):
@@ -21,7 +22,9 @@ class LightningAttention(SequenceMixer):
         S_t = exp(-s_h) S_{t-1} + k_t v_t^T,  o_t = S_t^T q_t
 
     q, k and v pass an activation; the output is normalised over all heads together and gated by
-    sigmoid(W_g x). The slope s_h is fixed, and weaker in later layers.
+    sigmoid(W_g x). The slope s_h is fixed, and weaker in later layers. Ring, arXiv 2510.19338, has
+    norms and a partial rotation of q and k in place of the activation, a scale of q, and normalises
+    the output in groups.
     """
 
     settings: LightningAttentionSettings
@@ -30,12 +33,17 @@ class LightningAttention(SequenceMixer):
     def __init__(self, settings: LightningAttentionSettings, place: MixerPlace) -> None:
         super().__init__(settings, place)
         width, s = place.hidden_size, settings
+        inner_norm = NormSettings(eps=place.norm.eps)
         self.qkv_proj = nn.Linear(width, 3 * s.inner_dim, bias=False)
+        normed = s.qk_norm == "head"
+        self.q_norm = RMSNorm(s.head_dim, inner_norm) if normed else nn.Identity()
+        self.k_norm = RMSNorm(s.head_dim, inner_norm) if normed else nn.Identity()
+        self.rope = None if s.rope is None else RotaryEmbedding(s.rope, s.head_dim)
         self.output_gate = nn.Linear(width, s.inner_dim, bias=False)
-        self.o_norm = RMSNorm(s.inner_dim, NormSettings(eps=place.norm.eps))
+        self.o_norm = RMSNorm(s.inner_dim, inner_norm, s.num_norm_groups)
         self.o_proj = nn.Linear(s.inner_dim, width, bias=False)
-        slopes = torch.tensor(decay_slopes(s.num_heads, place.layer, place.num_layers))
-        self.register_buffer("slopes", slopes, persistent=False)
+        slopes = decay_slopes(s.num_heads, place.layer, place.num_layers, s.slope_schedule)
+        self.register_buffer("slopes", torch.tensor(slopes), persistent=False)
 
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return RecurrentCache()
@@ -43,9 +51,7 @@ class LightningAttention(SequenceMixer):
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
-        # The checkpoint's order: for each head its q, k and v.
-        mixed = wide(PLAIN[s.activation](self.qkv_proj(x)))
-        q, k, v = mixed.unflatten(-1, (s.num_heads, 3 * s.head_dim)).chunk(3, dim=-1)
+        q, k, v = self.project(x, past_tokens)
         slopes = wide(self.slopes)
         state = cache.state if cache is not None else None
         if state is None:
@@ -60,3 +66,16 @@ class LightningAttention(SequenceMixer):
         gate = wide(self.output_gate(x)).sigmoid()
         projected: Tensor = self.o_proj((self.o_norm(out.flatten(-2)) * gate).to(x.dtype))
         return projected
+
+    def project(self, x: Tensor, past_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k and v in float32, [B, T, H, K] each."""
+        s = self.settings
+        mixed = self.qkv_proj(x)
+        if s.activation != "none":
+            mixed = PLAIN[s.activation](mixed)
+        # MiniMax's order: for each head its q, k and v.
+        q, k, v = wide(mixed).unflatten(-1, (s.num_heads, 3 * s.head_dim)).chunk(3, dim=-1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            q, k = self.rope(q, past_tokens), self.rope(k, past_tokens)
+        return q * s.head_dim**-0.5 if s.scale_queries else q, k, v

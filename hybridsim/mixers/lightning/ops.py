@@ -5,6 +5,8 @@ Per head with slope s > 0:  S_t = exp(-s) S_{t-1} + k_t v_t^T,  o_t = S_t^T q_t.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,13 +15,32 @@ from hybridsim.nn.delta_rule import State, from_chunks, to_chunks
 from hybridsim.steps import Step
 
 
-def decay_slopes(num_heads: int, layer: int, num_layers: int) -> list[float]:
+def decay_slopes(num_heads: int, layer: int, num_layers: int, schedule: str) -> list[float]:
     """Return the slope of each head: 2^(-8 (h + 1) / H), weaker in later layers.
 
-    Source: MiniMax-01, arXiv 2501.08313; the factor 1 - layer / (L - 1 + 1e-5) + 1e-5 of its code.
+    Sources: MiniMax-01, arXiv 2501.08313, the factor 1 - layer / (L - 1 + 1e-5) + 1e-5 of its code;
+    for Ling and Ring ("bailing"), arXiv 2510.19338, the factor 1 - (layer - 1) / (L - 1) + 1e-5 of
+    theirs, whose first layer decays faster than the slope says.
     """
+    if schedule == "bailing":
+        factor = 1 - (layer - 1) / max(num_layers - 1, 1) + 1e-5
+        return [factor * slope for slope in alibi_slopes(num_heads)]
     factor = 1 - layer / (num_layers - 1 + 1e-5) + 1e-5
-    return [factor * 2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]
+    return [factor * slope for slope in _geometric_slopes(num_heads)]
+
+
+def alibi_slopes(num_heads: int) -> list[float]:
+    """Return 2^(-8 (h + 1) / H) for powers of two, else those of the two powers around H.
+
+    Source: ALiBi, arXiv 2108.12409, appendix A.
+    """
+    below = 2 ** math.floor(math.log2(num_heads))
+    between = _geometric_slopes(2 * below)[::2]
+    return _geometric_slopes(below) + between[: num_heads - below]
+
+
+def _geometric_slopes(num_heads: int) -> list[float]:
+    return [2 ** (-8 * (head + 1) / num_heads) for head in range(num_heads)]
 
 
 def naive_lightning(
