@@ -99,8 +99,10 @@ class ParityCase:
 def _randomise(model: Any) -> None:
     """Set what the reference initialises to a constant, so that it takes part."""
     for name, tensor in model.state_dict().items():
-        if name.endswith(("e_score_correction_bias", "dt_bias")):
+        if name.endswith(("e_score_correction_bias", "dt_bias", "conv1d.bias")):
             tensor.normal_(0, 0.5)
+        elif name.endswith(("in_proj.bias", "dt_proj.bias", "out_proj.bias", ".D")):
+            tensor.normal_(0.5, 0.5)
         elif name.endswith("A_log"):
             # Decays of 1 to 25 % a token: faster ones leave outputs near zero, which the norm after
             # them magnifies together with either side's rounding.
@@ -167,6 +169,18 @@ CASES: dict[str, ParityCase] = {
         {**DEEPSEEK_HF, "index_n_heads": 32, "index_head_dim": 16, "index_topk": 16},
         # The reference keeps index keys in the model's dtype; the released kernels use fp8.
         {"sparse_mla": {"index_key_dtype": "fp32"}},
+    ),
+    "jamba": ParityCase(
+        ("jamba", "JambaForCausalLM", "JambaConfig"),
+        {
+            "num_hidden_layers": 8,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 24,
+            "num_experts": 6,
+            "mamba_d_state": 8,
+            "mamba_proj_bias": True,
+        },
     ),
     "kimi_linear": ParityCase(
         ("kimi_linear", "KimiLinearForCausalLM", "KimiLinearConfig"),

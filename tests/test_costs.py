@@ -61,6 +61,31 @@ def test_cache_and_state_to_the_byte(name: str, models: dict[str, Any]) -> None:
     assert found.state_bytes(BF16) == wanted["state_bytes_per_sequence"]
 
 
+@pytest.mark.parametrize("name", ["ring_mini_linear", "ring_flash_linear"])
+def test_ring_to_the_digits_published(name: str, models: dict[str, Any]) -> None:
+    # No class of transformers builds them, so the totals are as the authors rounded them.
+    wanted, found = models[name], costs(name)
+    assert load_spec(name).layer_letters == wanted["layer_pattern"]
+    assert found.parameters.total == pytest.approx(wanted["published_total"], rel=2e-3)
+    assert found.parameters.active == pytest.approx(wanted["published_active"], rel=7e-3)
+    # Flash counts 6.157 B without embedding and head; the authors say 6.1 B.
+    inner = wanted["published_active_excluding_embeddings"]
+    assert found.parameters.active_excluding_embeddings == pytest.approx(inner, rel=0.01)
+    assert found.kv_bytes_per_token(BF16) == wanted["kv_bytes_per_token"]
+    assert found.state_bytes(BF16) == wanted["state_bytes_per_sequence"]
+
+
+def test_ring_minis_total_summed_by_hand() -> None:
+    width, heads, inner, vocab = 2048, 16, 16 * 128, 157_184
+    norms, qk_norms = 2 * width, 2 * 128
+    linear = width * 3 * inner + width * inner + inner + inner * width + qk_norms
+    full = width * (heads + 2 * 4) * 128 + inner * width + qk_norms
+    experts = 256 * width + (256 + 1) * 3 * width * 512
+    layers = 16 * linear + 4 * full + 20 * norms + 3 * width * 5120 + 19 * experts
+    assert costs("ring_mini_linear").parameters.total == 2 * vocab * width + layers + width
+    assert costs("ring_mini_linear").parameters.total == 16_423_443_456
+
+
 def test_tied_embeddings_are_counted_once_and_always_met() -> None:
     found = costs("qwen3_1_7b").parameters
     assert found.active == found.active_excluding_input_embedding == found.total

@@ -90,7 +90,14 @@ def test_kimi_linear_crossovers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens"), [("qwen3_next", 1048), ("minimax_m1", 1024), ("jamba", 140)]
+    ("name", "tokens"),
+    [
+        ("qwen3_next", 1048),
+        ("minimax_m1", 1024),
+        ("jamba", 140),
+        ("ring_mini_linear", 512),
+        ("ring_flash_linear", 1024),
+    ],
 )
 def test_published_memory_crossovers(name: str, tokens: int) -> None:
     assert crossover_tokens(load_spec(name), Deployment(), H200)["memory"] == tokens

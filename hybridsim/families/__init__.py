@@ -15,6 +15,7 @@ from hybridsim.families.base import Family
 FAMILIES: dict[str, str] = {
     "deepseek_v3": "deepseek_v3",
     "deepseek_v32": "deepseek_v32",
+    "jamba": "jamba",
     "kimi_k2": "deepseek_v3",
     "kimi_linear": "kimi_linear",
     "llama": "llama",
