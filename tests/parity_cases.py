@@ -99,10 +99,10 @@ class ParityCase:
 def _randomise(model: Any) -> None:
     """Set what the reference initialises to a constant, so that it takes part."""
     for name, tensor in model.state_dict().items():
-        if name.endswith(("e_score_correction_bias", "dt_bias", "conv1d.bias")):
-            tensor.normal_(0, 0.5)
-        elif name.endswith(("in_proj.bias", "dt_proj.bias", "out_proj.bias", ".D")):
+        if name.endswith(("in_proj.bias", "dt_proj.bias", "out_proj.bias", ".D")):
             tensor.normal_(0.5, 0.5)
+        elif name.endswith(("bias", "sinks")):
+            tensor.normal_(0, 0.5)
         elif name.endswith("A_log"):
             # Decays of 1 to 25 % a token: faster ones leave outputs near zero, which the norm after
             # them magnifies together with either side's rounding.
@@ -126,6 +126,40 @@ CASES: dict[str, ParityCase] = {
                 "original_max_position_embeddings": 32,
                 "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0,
+            },
+        },
+    ),
+    "gemma3_text": ParityCase(
+        ("gemma3", "Gemma3ForCausalLM", "Gemma3TextConfig"),
+        {
+            **HEADS,
+            "intermediate_size": 64,
+            "num_hidden_layers": 7,
+            "query_pre_attn_scalar": 24,
+            "sliding_window": 9,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1000.0},
+            },
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gpt_oss": ParityCase(
+        ("gpt_oss", "GptOssForCausalLM", "GptOssConfig"),
+        {
+            **HEADS,
+            "intermediate_size": 24,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "sliding_window": 9,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 16.0,
+                "original_max_position_embeddings": 32,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+                "truncate": False,
             },
         },
     ),

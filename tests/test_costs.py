@@ -11,6 +11,7 @@ from shipped import costs
 from hybridsim import load_spec
 from hybridsim.conventions import FULL_SQUARE, FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
+from hybridsim.ffn import ffn_cost
 from hybridsim.graph import MIXER
 from hybridsim.mixers import mixer_cost, settings_class
 from hybridsim.mixers.delta_rule import DeltaRule
@@ -32,6 +33,8 @@ DETAILED = (
     "jamba",
     "nemotron_h_8b",
     "falcon_h1_34b",
+    "gemma3_27b",
+    "gpt_oss_120b",
 )
 PUBLISHED = (*DETAILED, "llama31_8b", "qwen3_32b", "qwen3_1_7b")
 MILLION = 1 << 20
@@ -59,6 +62,26 @@ def test_cache_and_state_to_the_byte(name: str, models: dict[str, Any]) -> None:
     wanted, found = models[name], costs(name)
     assert found.kv_bytes_per_token(BF16) == wanted["kv_bytes_per_token"]
     assert found.state_bytes(BF16) == wanted["state_bytes_per_sequence"]
+    assert found.window_bytes(BF16) == wanted.get("window_bytes_per_sequence", 0)
+
+
+@pytest.mark.parametrize(("name", "gib_at_128k"), [("gemma3_27b", 10.406), ("gpt_oss_120b", 4.504)])
+def test_windowed_layers_stop_growing(
+    name: str, gib_at_128k: float, models: dict[str, Any]
+) -> None:
+    found, window = costs(name), models[name]["window_bytes_per_sequence"]
+    for context in (4096, 131072):
+        grown = context * models[name]["kv_bytes_per_token"]
+        assert found.cache_bytes(context, BF16) == grown + window
+    assert found.cache_bytes(131072, BF16) / 2**30 == pytest.approx(gib_at_128k, abs=5e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt_oss_120b"])
+def test_routed_experts_to_the_unit(name: str, models: dict[str, Any]) -> None:
+    spec = load_spec(name)
+    cost = ffn_cost(spec.ffns["E"], spec.hidden_size)
+    routed = spec.num_layers * cost.num_experts * cost.expert_parameters
+    assert routed == models[name]["routed_experts"]
 
 
 @pytest.mark.parametrize("name", ["ring_mini_linear", "ring_flash_linear"])

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from hybridsim.checkpoint import mxfp4
 from hybridsim.errors import HybridsimError
 from hybridsim.families.base import Arranged, Family, Names
 from hybridsim.families.convert import import_config, read_config_file
@@ -30,16 +31,23 @@ class CheckpointError(HybridsimError):
 
 
 class TensorFolder:
-    """The tensors of a folder, in one file or several, read when asked for."""
+    """The tensors of a folder, in one file or several, read when asked for.
+
+    Attributes:
+        folder: where they lie.
+        names: the published names of all; one stored in mxfp4 goes by its plain name.
+    """
 
     def __init__(self, folder: str | Path, names: Family, files: ExitStack) -> None:
         self.folder = Path(folder)
         stored = self._find()
         self._stored_names = {names.published_name(name): name for name in stored}
-        self.where = {name: stored[old] for name, old in self._stored_names.items()}
+        self._files = {name: stored[old] for name, old in self._stored_names.items()}
+        self._packed = mxfp4.packed_names(self._files)
+        self.names = (set(self._files) - set().union(*self._packed.values())) | set(self._packed)
         opened = {
             name: files.enter_context(safe_open(self.folder / name, framework="pt"))
-            for name in sorted(set(self.where.values()))
+            for name in sorted(set(stored.values()))
         }
         self._opened: dict[str, Any] = opened
 
@@ -56,7 +64,12 @@ class TensorFolder:
 
     def read(self, name: str) -> Tensor:
         """Return one tensor, by its published name."""
-        tensor: Tensor = self._opened[self.where[name]].get_tensor(self._stored_names[name])
+        if name in self._packed:
+            return mxfp4.dequantize(*map(self._read_stored, self._packed[name]))
+        return self._read_stored(name)
+
+    def _read_stored(self, name: str) -> Tensor:
+        tensor: Tensor = self._opened[self._files[name]].get_tensor(self._stored_names[name])
         return tensor
 
 
@@ -77,11 +90,11 @@ def load_pretrained(
     """
     imported = import_config(folder)
     stored = read_config_file(folder).get("quantization_config")
-    if stored:
-        method = stored.get("quant_method", "unknown") if isinstance(stored, dict) else stored
+    method = stored.get("quant_method", "unknown") if isinstance(stored, dict) else stored
+    if stored and method != mxfp4.METHOD:
         raise CheckpointError(
             f"model={folder}: its weights are stored quantized (quantization_config.quant_method="
-            f"{method}); only plain tensors can be read"
+            f"{method}); only plain tensors and {mxfp4.METHOD} can be read"
         )
     return load_weights(empty_model(imported.spec, device, dtype=dtype), folder)
 
@@ -178,7 +191,7 @@ def _check_names(
         for group in _parts(sources[name], target)
         for part in group
     }
-    missing = wanted - set(tensors.where)
+    missing = wanted - tensors.names
     if missing:
         raise CheckpointError(f"model={tensors.folder}: missing {_listed(missing)}")
     left_out = tuple(p.format(num_layers=model.spec.num_layers) for p in names.left_out)
@@ -186,7 +199,7 @@ def _check_names(
     tied = {str(names.model["head.weight"])} if model.spec.tie_word_embeddings else set()
     extra = {
         name
-        for name in set(tensors.where) - wanted - tied
+        for name in tensors.names - wanted - tied
         if not (name.endswith(names.derived) or name.startswith(left_out or ("\0",)))
     }
     if extra:

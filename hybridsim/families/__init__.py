@@ -16,6 +16,8 @@ FAMILIES: dict[str, str] = {
     "deepseek_v3": "deepseek_v3",
     "deepseek_v32": "deepseek_v32",
     "jamba": "jamba",
+    "gemma3_text": "gemma3",
+    "gpt_oss": "gpt_oss",
     "kimi_k2": "deepseek_v3",
     "kimi_linear": "kimi_linear",
     "llama": "llama",

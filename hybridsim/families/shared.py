@@ -65,6 +65,31 @@ def used(letters: Figure, parts: Mapping[str, Fields]) -> dict[str, Fields]:
     return {letter: part for letter, part in parts.items() if letter in letters.value}
 
 
+# Families with windowed and full layers have one attention of each.
+WINDOWED = {"sliding_attention": "S", "full_attention": "F"}
+
+
+def every_nth_full(period: int) -> Callable[[int], str]:
+    """Return a layer's type from its number: every `period`-th is full, the others windowed."""
+    return lambda layer: "full_attention" if (layer + 1) % period == 0 else "sliding_attention"
+
+
+def read_windowed(
+    config: ConfigReader, letters: Figure, windowed: Fields, full: Fields, window: int
+) -> dict[str, Fields]:
+    """Return the mixers that occur: S, with `sliding_window`, and F.
+
+    Args:
+        config: the fields.
+        letters: a letter a layer, from WINDOWED.
+        windowed: the windowed layers' attention but for its window.
+        full: the full layers' attention.
+        window: the window where the config is silent.
+    """
+    keys = config.integer("sliding_window", window)
+    return used(letters, {"S": windowed | {"window": keys}, "F": full})
+
+
 def model_fields(
     config: ConfigReader,
     *,
@@ -193,6 +218,35 @@ def ffn_types(spec: ModelSpec, names: Mapping[str, str]) -> list[str]:
     return types
 
 
+def windowed_and_full(spec: ModelSpec) -> tuple[Any, Any]:
+    """Return the spec's one attention with a window and its one without; None where none is used.
+
+    Raises:
+        SpecError: there is neither, or one of them is not one.
+    """
+    groups: dict[bool, set[MixerSettings]] = {True: set(), False: set()}
+    for letter in spec.layer_letters:
+        for settings in (spec.mixers[part] for part in spec.layer_mixers(letter)):
+            groups[getattr(settings, "window", None) is not None].add(settings)
+    windowed, full = groups[True], groups[False]
+    return (
+        _only("attention", "windowed mixer", windowed) if windowed else None,
+        _only("attention", "mixer without a window", full) if full or not windowed else None,
+    )
+
+
+def write_windowed(spec: ModelSpec, windowed: AttentionSettings | None) -> Fields:
+    """Return the layers and the window that `read_windowed` reads."""
+
+    def layer_type(settings: MixerSettings) -> str:
+        return "full_attention" if settings.is_full_attention else "sliding_attention"
+
+    return {
+        "layer_types": layer_types(spec, layer_type),
+        "sliding_window": None if windowed is None else windowed.window,
+    }
+
+
 def leading(types: Sequence[str], first: str, key: str) -> int:
     """Return how many layers of type `first` stand in front; SpecError if one stands later."""
     count = next((i for i, one in enumerate(types) if one != first), len(types))
@@ -203,7 +257,10 @@ def leading(types: Sequence[str], first: str, key: str) -> int:
 
 # ---- rotary encoding -------------------------------------------------------------------------
 
-_SCALINGS = {"default": "none", "none": "none", "llama3": "llama3", "yarn": "yarn"}
+_SCALINGS = {
+    "default": "none",
+    **{name: name for name in ("none", "linear", "llama3", "yarn")},
+}
 
 
 def read_rope(
@@ -260,6 +317,8 @@ def _rotary_dim(
 def _read_scaling(config: ConfigReader, given: ConfigReader, scaling: str) -> Fields:
     original = "original_max_position_embeddings"
     fields: Fields = {"factor": given.number("factor")}
+    if scaling == "linear":
+        return fields
     if scaling == "llama3":
         names = ("low_freq_factor", "high_freq_factor")
         fields |= {name: given.number(name) for name in names}
@@ -270,6 +329,7 @@ def _read_scaling(config: ConfigReader, given: ConfigReader, scaling: str) -> Fi
                 fields[name] = given.number(name, getattr(defaults, name))
             given.ignore(name)
         given.expect("attention_factor", None)
+        fields["truncate"] = given.flag("truncate", True)
     fields["original_context"] = given.integer(original)
     return fields
 
@@ -281,15 +341,14 @@ def write_rope(rope: RopeSettings, head_dim: int) -> Fields:
         fields["partial_rotary_factor"] = rope.rotary_dim / head_dim
     if rope.scaling == "none":
         return fields
-    fields |= {
-        "rope_type": rope.scaling,
-        "factor": rope.factor,
-        "original_max_position_embeddings": rope.original_context,
-    }
+    fields |= {"rope_type": rope.scaling, "factor": rope.factor}
+    if rope.scaling == "linear":
+        return fields
+    fields["original_max_position_embeddings"] = rope.original_context
     if rope.scaling == "llama3":
         names: tuple[str, ...] = ("low_freq_factor", "high_freq_factor")
     else:
-        names = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+        names = ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate")
     return fields | {name: getattr(rope, name) for name in names}
 
 

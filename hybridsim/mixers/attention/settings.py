@@ -77,5 +77,8 @@ class AttentionSettings(MixerSettings):
         """Factor on the scores."""
         return self.head_dim**-0.5 if self.softmax_scale is None else self.softmax_scale
 
+    def canonical(self) -> AttentionSettings:
+        return replace(self, softmax_scale=self.scale)
+
     def full_twin(self) -> AttentionSettings:
         return replace(self, window=None)
