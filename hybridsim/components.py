@@ -50,6 +50,17 @@ def require_activation(activation: str, *, gated: bool) -> None:
         raise bad_value("activation", activation, "needs gated=true")
 
 
+def require_limit(key: str, limit: float | None, activation: str, *, gated: bool) -> None:
+    """Raise SpecError unless a feed-forward with this activation can have the limit."""
+    if limit is None:
+        return
+    require_positive(**{key: limit})
+    if not gated:
+        raise bad_value(key, limit, "needs gated=true")
+    if activation in GATED_ACTIVATIONS:
+        raise bad_value(key, limit, f"activation={activation} has a limit of its own")
+
+
 @dataclass(frozen=True)
 class NormSettings:
     """Root-mean-square normalisation over the last axis (Zhang and Sennrich, arXiv 1910.07467).

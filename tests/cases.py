@@ -253,6 +253,7 @@ FFN_CASES: dict[str, dict[str, FfnSettings]] = {
         "plain_bias": _ffn_case(
             "dense", intermediate_size=24, activation="gelu", gated=False, bias=True
         ),
+        "limit": _ffn_case("dense", intermediate_size=24, activation_limit=1.5),
     },
     "moe": {
         "biases": _ffn_case(
@@ -287,6 +288,15 @@ FFN_CASES: dict[str, dict[str, FfnSettings]] = {
             expert_bias=True,
             gated=False,
             latent_size=10,
+        ),
+        "limits": _ffn_case(
+            "moe",
+            num_experts=6,
+            num_experts_per_tok=3,
+            intermediate_size=12,
+            num_shared_experts=1,
+            activation_limit=1.0,
+            shared_activation_limit=2.0,
         ),
     },
 }

@@ -33,7 +33,12 @@ def build(settings: FfnSettings) -> FeedForward:
     return ffn
 
 
-def activated(name: str, gate: Tensor, up: Tensor) -> Tensor:
+def activated(name: str, gate: Tensor, up: Tensor, limit: float | None = None) -> Tensor:
+    if limit is not None:
+        opened = [min(float(g * g.sigmoid()), limit) for g in gate]
+        clipped = [max(min(float(u), limit), -limit) for u in up]
+        products = [g * u for g, u in zip(opened, clipped, strict=True)]
+        return torch.tensor(products, dtype=up.dtype)
     if name == "swiglu_oai":
         gate, up = gate.clamp(max=7.0), up.clamp(-7.0, 7.0)
         return gate * torch.sigmoid(1.702 * gate) * (up + 1)
@@ -48,7 +53,7 @@ def dense_reference(ffn: Dense, s: DenseSettings, x: Tensor) -> Tensor:
     if s.gated:
         both = ffn.gate_up_proj.weight @ x + bias.get("gate_up_proj.bias", 0)
         gate, up = both[: s.intermediate_size], both[s.intermediate_size :]
-        inner = activated(s.activation, gate * s.gate_scale, up)
+        inner = activated(s.activation, gate * s.gate_scale, up, s.activation_limit)
     else:
         inner = ffn.up_proj.weight @ x + bias.get("up_proj.bias", 0)
         exact = 0.5 * inner * (1 + torch.erf(inner / 2**0.5))
@@ -62,7 +67,8 @@ def expert_reference(ffn: MoE, s: MoESettings, e: int, x: Tensor) -> Tensor:
     if s.expert_bias:
         inner = inner + getattr(experts, f"{up}_bias")[e]
     if s.gated:
-        inner = activated(s.activation, inner[: s.intermediate_size], inner[s.intermediate_size :])
+        gate, up_part = inner[: s.intermediate_size], inner[s.intermediate_size :]
+        inner = activated(s.activation, gate, up_part, s.activation_limit)
     else:
         inner = inner.clamp(min=0) ** 2
     out = inner @ experts.down_proj[e]
@@ -157,3 +163,12 @@ def test_a_factor_on_a_gate_needs_a_gate() -> None:
         DenseSettings(8, activation="swiglu_oai", gated=False)
     with pytest.raises(SpecError, match="activation=swiglu_oai: needs gated=true"):
         MoESettings(4, 2, 8, activation="swiglu_oai", gated=False)
+
+
+def test_a_limit_needs_a_gate_without_one_of_its_own() -> None:
+    with pytest.raises(SpecError, match=r"activation_limit=0\.0: must be above 0"):
+        DenseSettings(8, activation_limit=0.0)
+    with pytest.raises(SpecError, match=r"activation_limit=4\.0: needs gated=true"):
+        DenseSettings(8, gated=False, activation_limit=4.0)
+    with pytest.raises(SpecError, match=r"shared_activation_limit=4\.0: activation=swiglu_oai has"):
+        MoESettings(4, 2, 8, activation="swiglu_oai", shared_activation_limit=4.0)

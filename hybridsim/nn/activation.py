@@ -21,12 +21,21 @@ PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def gated(
-    name: str, gate_up: Float[Tensor, "*axes I2"], gate_scale: float = 1.0
+    name: str,
+    gate_up: Float[Tensor, "*axes I2"],
+    gate_scale: float = 1.0,
+    limit: float | None = None,
 ) -> Float[Tensor, "*axes I"]:
-    """Return act(gate_scale * gate) * up, where `gate_up` holds gate, then up."""
+    """Return act(gate_scale * gate) * up, where `gate_up` holds gate, then up.
+
+    With a limit L, min(act(gate_scale * gate), L) * clip(up, -L, L).
+    """
     gate, up = gate_up.chunk(2, dim=-1)
     gate = scaled(gate, gate_scale)
     if name == "swiglu_oai":
         gate, up = gate.clamp(max=OAI_LIMIT), up.clamp(-OAI_LIMIT, OAI_LIMIT)
         return gate * (OAI_ALPHA * gate).sigmoid() * (up + 1)
-    return PLAIN[name](gate) * up
+    activated = PLAIN[name](gate)
+    if limit is not None:
+        activated, up = activated.clamp(max=limit), up.clamp(-limit, limit)
+    return activated * up

@@ -26,7 +26,8 @@ class Dense(FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         s = self.settings
         if s.gated:
-            inner = gated(s.activation, self.gate_up_proj(x), s.gate_scale)
+            gate_up = self.gate_up_proj(x)
+            inner = gated(s.activation, gate_up, s.gate_scale, s.activation_limit)
         else:
             inner = PLAIN[s.activation](self.up_proj(x))
         projected: Tensor = self.down_proj(inner)

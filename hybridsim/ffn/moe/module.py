@@ -34,7 +34,8 @@ class MoE(FeedForward):
         bias = torch.zeros(s.num_experts) if s.score_correction_bias else None
         self.register_buffer("score_correction_bias", bias)
         if s.num_shared_experts:
-            shared = DenseSettings(s.shared_width, s.activation, s.gated)
+            limit = s.shared_activation_limit
+            shared = DenseSettings(s.shared_width, s.activation, s.gated, activation_limit=limit)
             self.shared_expert = Dense(shared, hidden_size)
         if s.shared_expert_gate:
             self.shared_expert_gate = nn.Linear(hidden_size, 1, bias=False)
@@ -109,7 +110,8 @@ class Experts(nn.Module):
         activation = self.settings.activation
         if self.settings.gated:
             both = grouped_linear(rows, self.gate_up_proj, counts)
-            return gated(activation, _plus(both, self.gate_up_proj_bias, chosen))
+            both = _plus(both, self.gate_up_proj_bias, chosen)
+            return gated(activation, both, limit=self.settings.activation_limit)
         up = grouped_linear(rows, self.up_proj, counts)
         return PLAIN[activation](_plus(up, self.up_proj_bias, chosen))
 

@@ -9,6 +9,7 @@ from hybridsim.components import (
     require_activation,
     require_at_least,
     require_choice,
+    require_limit,
     require_multiple,
     require_positive,
 )
@@ -42,6 +43,8 @@ class MoESettings(FfnSettings):
         gated: every expert, shared ones too, is down(act(gate(x)) * up(x)), else down(act(up(x))).
         latent_size: width that tokens are projected to before the routed experts, and back from
             after their sum; null leaves them as wide as the model (Nemotron 3).
+        activation_limit: limit inside the routed experts, see DenseSettings.
+        shared_activation_limit: the same inside the shared ones.
     """
 
     kind: ClassVar[str] = "moe"
@@ -63,6 +66,8 @@ class MoESettings(FfnSettings):
     expert_bias: bool = False
     gated: bool = True
     latent_size: int | None = None
+    activation_limit: float | None = None
+    shared_activation_limit: float | None = None
 
     def __post_init__(self) -> None:
         require_positive(
@@ -76,6 +81,8 @@ class MoESettings(FfnSettings):
         require_at_least(0, num_shared_experts=self.num_shared_experts)
         require_choice("router", self.router, ROUTERS)
         require_activation(self.activation, gated=self.gated)
+        for key in ("activation_limit", "shared_activation_limit"):
+            require_limit(key, getattr(self, key), self.activation, gated=self.gated)
         require_multiple("num_experts", self.num_experts, "num_groups", self.num_groups)
         if self.shared_intermediate_size is not None:
             require_positive(shared_intermediate_size=self.shared_intermediate_size)
