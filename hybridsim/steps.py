@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+BLOCK_SIZE = 16  # tokens of a sub-block of a chunk, where decays per channel need one
+
 
 @dataclass(frozen=True)
 class Step:

@@ -6,8 +6,8 @@ from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.base import CacheShape, MixerCost
 from hybridsim.mixers.delta_rule import DeltaRule, short_conv_flops
-from hybridsim.mixers.kda.settings import BLOCK_SIZE, KimiDeltaAttentionSettings
-from hybridsim.steps import Step
+from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
+from hybridsim.steps import BLOCK_SIZE, Step
 
 
 class KimiDeltaAttentionCost(MixerCost):

@@ -9,8 +9,7 @@ from typing import ClassVar
 from hybridsim.components import require_multiple, require_positive
 from hybridsim.errors import bad_value
 from hybridsim.mixers.base import MixerSettings
-
-BLOCK_SIZE = 16  # tokens of a sub-block of the chunked form, see ops.py
+from hybridsim.steps import BLOCK_SIZE
 
 
 @dataclass(frozen=True)

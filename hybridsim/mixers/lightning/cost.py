@@ -6,15 +6,14 @@ from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.base import CacheShape, MixerCost
 from hybridsim.mixers.lightning.settings import LightningAttentionSettings
+from hybridsim.mixers.linear_rule import LinearRule
 from hybridsim.steps import Step
 
 
 class LightningAttentionCost(MixerCost):
     """A state of K x K numbers per head.
 
-    One token: write k v^T and read S^T q, 2 K^2 FLOPs each. A chunk of C tokens: scores and scores
-    times values, 2 C^2 K each, output from the old state and new state, 2 C K^2 each. The published
-    convention takes the causal half of the first two. Source: MiniMax-01, arXiv 2501.08313.
+    See LinearRule for the FLOPs. Source: MiniMax-01, arXiv 2501.08313.
     """
 
     settings: LightningAttentionSettings
@@ -42,12 +41,8 @@ class LightningAttentionCost(MixerCost):
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings
-        if step.is_single:
-            return 4 * s.num_heads * s.head_dim**2
-        if conventions.linear_attention == "published":
-            return step.new_tokens * s.num_heads * s.head_dim * (4 * s.head_dim + 2 * s.chunk_size)
-        count, size = step.chunks(s.chunk_size)
-        return count * s.num_heads * size * s.head_dim * (4 * s.head_dim + 4 * size)
+        rule = LinearRule(s.head_dim, s.head_dim, s.chunk_size)
+        return s.num_heads * rule.flops(step, conventions)
 
     def core_elements(self, step: Step) -> int:
         # Queries, keys, values and output of the recurrence; gate in and normed output out.

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hybridsim.nn.delta_rule import State, from_chunks, to_chunks
+from hybridsim.nn.linear_attention import scan_linear_chunks, write_and_read
 from hybridsim.steps import Step
 
 
@@ -77,9 +78,7 @@ def recurrent_lightning(
     state: State,
 ) -> tuple[Float[Tensor, "B H V"], State]:
     """Return one token's output and the state after it."""
-    kept = (-slopes).exp()[:, None, None]
-    state = state * kept + k[..., None] @ v[..., None, :]
-    return (q[..., None, :] @ state).squeeze(-2), state
+    return write_and_read(q, k, v, state * (-slopes).exp()[:, None, None])
 
 
 def chunk_lightning(
@@ -99,13 +98,11 @@ def chunk_lightning(
     distance = position[:, None] - position[None]
     within = (-slope * distance).masked_fill(distance < 0, -torch.inf).exp()  # [H, C, C]
     scores = q @ k.mT * within[:, None]
-    from_start = (-slope * position[:, None]).exp()  # [H, C, 1]
+    from_start = (-slope * position[:, None]).exp()[:, None]  # [H, 1, C, 1]
     # The last chunk may be short: its state is that after its last real token.
-    outputs = []
-    for n in range(count):
-        real = min(size, tokens - n * size)
-        to_end = (-slope * (real - position[:, None]).clamp(min=0)).exp()
-        out = (q[:, :, n] * from_start) @ state + scores[:, :, n] @ v[:, :, n]
-        state = state * (-slope * real).exp() + (k[:, :, n] * to_end).mT @ v[:, :, n]
-        outputs.append(out)
-    return from_chunks(torch.stack(outputs, dim=2), tokens), state
+    first = torch.arange(0, tokens, size, device=q.device, dtype=q.dtype)
+    real = (tokens - first).clamp(max=size)[:, None, None]  # [N, 1, 1]
+    to_end = (-slope[:, None] * (real - position[:, None]).clamp(min=0)).exp()  # [H, N, C, 1]
+    kept = (-slope[:, None] * real).exp()
+    out, state = scan_linear_chunks(q * from_start, k * to_end, v, scores, kept[None], state)
+    return from_chunks(out, tokens), state
