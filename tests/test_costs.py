@@ -36,7 +36,8 @@ DETAILED = (
     "gemma3_27b",
     "gpt_oss_120b",
 )
-PUBLISHED = (*DETAILED, "llama31_8b", "qwen3_32b", "qwen3_1_7b")
+LADDER = ("deltanet_340m", "gla_340m")
+PUBLISHED = (*DETAILED, *LADDER, "llama31_8b", "qwen3_32b", "qwen3_1_7b")
 MILLION = 1 << 20
 
 
@@ -49,7 +50,7 @@ def test_totals_and_active_parameters_to_the_unit(name: str, models: dict[str, A
             assert getattr(found, convention) == wanted[convention]
 
 
-@pytest.mark.parametrize("name", DETAILED)
+@pytest.mark.parametrize("name", [*DETAILED, *LADDER])
 def test_parts_to_the_unit(name: str, models: dict[str, Any]) -> None:
     parts = costs(name).parameters_by_part()
     assert parts["embedding"] == models[name]["embedding"]

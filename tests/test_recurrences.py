@@ -10,9 +10,18 @@ import torch
 from closeness import assert_close
 from torch import Tensor
 
+from hybridsim.mixers.deltanet.ops import chunk_deltanet, recurrent_deltanet
 from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
+from hybridsim.mixers.gla.ops import chunk_gla, naive_gla, recurrent_gla
 from hybridsim.mixers.kda.ops import chunk_kda, log_decay
 from hybridsim.mixers.lightning.ops import chunk_lightning, naive_lightning, recurrent_lightning
+from hybridsim.mixers.linear_attention.ops import (
+    chunk_linear_attention,
+    draw_projection,
+    naive_linear_attention,
+    random_features,
+    recurrent_linear_attention,
+)
 from hybridsim.mixers.mamba1.ops import (
     chunk_selective_scan,
     naive_selective_scan,
@@ -20,6 +29,7 @@ from hybridsim.mixers.mamba1.ops import (
     selective_scan,
 )
 from hybridsim.mixers.mamba2.ops import chunk_ssd, naive_ssd, recurrent_ssd
+from hybridsim.nn.activation import elu1
 from hybridsim.nn.delta_rule import naive_delta_rule, recurrent_delta_rule
 
 LENGTHS = (1, 2, 15, 16, 63, 64, 65, 130)
@@ -57,13 +67,17 @@ def delta_inputs(
     return {name: tensor.requires_grad_() for name, tensor in inputs.items()}
 
 
-def step_by_step(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    state, outputs = inputs["state"], []
-    for t in range(inputs["q"].shape[1]):
-        token = [inputs[name][:, t] for name in ("q", "k", "v", "g", "beta")]
-        out, state = recurrent_delta_rule(*token, state)
-        outputs.append(out)
-    return torch.stack(outputs, dim=1), state
+def stepped(step: Callable[..., tuple[Tensor, Tensor]], *names: str) -> Form:
+    """Return the form that takes one step a token, with these inputs of each."""
+
+    def form(inputs: Inputs) -> tuple[Tensor, Tensor]:
+        state, outputs = inputs["state"], []
+        for t in range(inputs["q"].shape[1]):
+            out, state = step(*(inputs[name][:, t] for name in names), state)
+            outputs.append(out)
+        return torch.stack(outputs, dim=1), state
+
+    return form
 
 
 def chunked_gdn(size: int) -> Form:
@@ -102,6 +116,7 @@ GATES = pytest.mark.parametrize("decay", [1.0, -5.0], ids=["plain", "bounded"])
 @pytest.mark.parametrize("tokens", LENGTHS)
 def test_delta_rule_step_by_step_is_the_reference(tokens: int, decay: float, write: float) -> None:
     make = lambda: delta_inputs(tokens, K, decay, write)  # noqa: E731
+    step_by_step = stepped(recurrent_delta_rule, "q", "k", "v", "g", "beta")
     compare(step_by_step, lambda x: naive_delta_rule(**x), make)
 
 
@@ -175,20 +190,12 @@ def lightning_inputs(tokens: int) -> Inputs:
 SLOPES = torch.tensor([0.8, 0.1, 0.003], dtype=torch.float64)
 
 
-def lightning_step_by_step(inputs: Inputs) -> tuple[Tensor, Tensor]:
-    state, outputs = inputs["state"], []
-    for t in range(inputs["q"].shape[1]):
-        q, k, v = (inputs[name][:, t] for name in ("q", "k", "v"))
-        out, state = recurrent_lightning(q, k, v, SLOPES, state)
-        outputs.append(out)
-    return torch.stack(outputs, dim=1), state
-
-
 @pytest.mark.parametrize("tokens", [*LENGTHS, 1000])
 def test_lightning_forms_are_the_reference(tokens: int) -> None:
     reference = lambda x: naive_lightning(**x, slopes=SLOPES)  # noqa: E731
     make = lambda: lightning_inputs(tokens)  # noqa: E731
-    compare(lightning_step_by_step, reference, make)
+    step = lambda q, k, v, state: recurrent_lightning(q, k, v, SLOPES, state)  # noqa: E731
+    compare(stepped(step, "q", "k", "v"), reference, make)
     for size in (16, 256):
         compare(
             lambda x, c=size: chunk_lightning(**x, slopes=SLOPES, chunk_size=c), reference, make
@@ -312,3 +319,94 @@ def test_mamba2_survives_steps_that_forget_everything() -> None:
     # float32 spacing of the sums, which reach 1e4, is 1e-3: so is the exponents'.
     assert_close("out", got[0].double(), wanted[0], 2e-4)
     assert_close("state", got[1].double(), wanted[1], 2e-4)
+
+
+def without_decay(inputs: Inputs) -> tuple[Tensor, Tensor]:
+    return naive_delta_rule(**inputs, g=torch.zeros_like(inputs["beta"])[..., None])
+
+
+@WRITES
+@pytest.mark.parametrize("tokens", [*LENGTHS, 1000])
+def test_deltanet_forms_are_the_reference(tokens: int, write: float) -> None:
+    def make() -> Inputs:
+        inputs = delta_inputs(tokens, 1, strongest_write=write)
+        del inputs["g"]
+        return inputs
+
+    compare(stepped(recurrent_deltanet, "q", "k", "v", "beta"), without_decay, make)
+    for size in (16, 64):
+        compare(lambda x, c=size: chunk_deltanet(**x, chunk_size=c), without_decay, make)
+
+
+@pytest.mark.parametrize("tokens", [*LENGTHS, 1000])
+def test_gla_forms_are_the_reference(tokens: int) -> None:
+    def make() -> Inputs:
+        inputs = delta_inputs(tokens, K)
+        del inputs["beta"]
+        return inputs
+
+    reference = lambda x: naive_gla(**x)  # noqa: E731
+    compare(stepped(recurrent_gla, "q", "k", "v", "g"), reference, make)
+    for size in (16, 64):
+        compare(lambda x, c=size: chunk_gla(**x, chunk_size=c), reference, make)
+
+
+def test_gla_survives_decays_that_overflow_when_split() -> None:
+    inputs = {n: x.detach().float() for n, x in delta_inputs(65, K, strongest_decay=40.0).items()}
+    del inputs["beta"]
+    got = chunk_gla(**inputs, chunk_size=64)
+    wanted = naive_gla(**{name: x.double() for name, x in inputs.items()})
+    # The exponents' float32 spacing, see the test of kda.
+    assert_close("out", got[0].double(), wanted[0], 2e-4)
+    assert_close("state", got[1].double(), wanted[1], 2e-4)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("tokens", [*LENGTHS, 1000])
+def test_linear_attention_forms_are_the_reference(tokens: int, normalize: bool) -> None:
+    def make() -> Inputs:
+        inputs = {n: x.detach() for n, x in lightning_inputs(tokens).items()}
+        inputs |= {name: elu1(inputs[name]) for name in ("q", "k", "state")}
+        if normalize:
+            # What the state has seen of the keys, positive as they are.
+            inputs["state"] = torch.cat((inputs["state"], inputs["state"][..., :1]), dim=-1)
+        return {name: x.requires_grad_() for name, x in inputs.items()}
+
+    reference = lambda x: naive_linear_attention(**x, normalize=normalize)  # noqa: E731
+    step = lambda *x: recurrent_linear_attention(*x, normalize=normalize)  # noqa: E731
+    compare(stepped(step, "q", "k", "v"), reference, make)
+    for size in (16, 64):
+        compare(
+            lambda x, c=size: chunk_linear_attention(**x, normalize=normalize, chunk_size=c),
+            reference,
+            make,
+        )
+
+
+def test_elu1_keeps_small_values() -> None:
+    x = torch.tensor([-3.0, -0.5, 0.0, 2.0], dtype=torch.float64)
+    assert_close("elu1", elu1(x), torch.nn.functional.elu(x) + 1, 1e-12)
+    # Beside the 1, exp(-20) is below float32's spacing.
+    assert elu1(torch.tensor([-20.0])).item() == pytest.approx(2.0611536e-9)
+
+
+def test_random_features_estimate_the_softmax_kernel() -> None:
+    inputs = lightning_inputs(30)
+    q, k = inputs["q"].detach() / 2, inputs["k"].detach() / 2
+    projection = draw_projection(8192, K, seed=0).double()
+    kernel = (torch.einsum("bthk,bthk->bth", q, k) / K**0.5).exp()
+    found = (random_features(q, projection) * random_features(k, projection)).sum(-1)
+    # The deviation is about exp(|x + y|^2 / 2) / sqrt(8192) of the kernel: a few percent here.
+    assert (found / kernel - 1).mean().abs() < 0.02
+    assert (found / kernel - 1).square().mean().sqrt() < 0.05
+
+
+def test_random_directions_are_orthogonal_fixed_and_as_long_as_gaussian_ones() -> None:
+    projection = draw_projection(3 * K + 2, K, seed=7)
+    assert torch.equal(projection, draw_projection(3 * K + 2, K, seed=7))
+    assert not torch.equal(projection, draw_projection(3 * K + 2, K, seed=8))
+    group = torch.nn.functional.normalize(projection[K : 2 * K].double(), dim=-1)
+    assert_close("gram", group @ group.mT, torch.eye(K, dtype=torch.float64), 1e-6)
+    norms = draw_projection(64 * K, K, seed=0).square().sum(-1)  # chi-squared with K degrees
+    assert norms.mean().item() == pytest.approx(K, rel=0.05)
+    assert norms.var().item() == pytest.approx(2 * K, rel=0.2)

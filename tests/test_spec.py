@@ -127,6 +127,12 @@ def changed(**changes: Any) -> dict[str, Any]:
     return spec
 
 
+def linear(**fields: Any) -> dict[str, Any]:
+    """Return the change that makes the mixer L linear attention with these fields."""
+    sizes = {"num_heads": 2, "head_k_dim": 8, "head_v_dim": 8}
+    return {"mixers__L": {"kind": "linear_attention", **sizes, **fields}}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -174,6 +180,16 @@ def changed(**changes: Any) -> dict[str, Any]:
             r"spec\.mixers\.F\.rope\.rotary_dim=18: must be at most",
         ),
         ({"full_twin": "Q"}, r"spec\.full_twin=Q: not a mixer"),
+        (linear(num_features=8), r"num_features=8: must be null with feature_map=elu1"),
+        (
+            linear(feature_map="performer"),
+            r"num_features=None: must be at least 1 with feature_map=performer",
+        ),
+        (
+            linear(feature_map="identity"),
+            r"normalize=True: must be false with feature_map=identity",
+        ),
+        (linear(feature_map="elu"), r"feature_map=elu: no such choice; did you mean 'relu'"),
         ({"num_layers": None}, r"spec\.num_layers=None: expected an integer"),
     ],
 )

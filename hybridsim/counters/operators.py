@@ -140,7 +140,7 @@ ELEMENTWISE = frozenset(
         "logical_or lt masked_fill masked_fill_ max mean mul mul_ native_layer_norm ne neg pow "
         "reciprocal relu remainder rsqrt sigmoid silu sin softmax softplus sqrt square sub sum "
         "tanh tril triu __and__ __or__ _softmax rsub where pad constant_pad_nd scatter_add "
-        "_safe_softmax"
+        "_safe_softmax log_sigmoid log_sigmoid_forward"
     ).split()
 )
 

@@ -68,6 +68,19 @@ MIXERS: dict[str, MixerEntry] = {
         "block-sparse GQA",
         "arXiv 2606.13392",
     ),
+    "linear_attention": MixerEntry(
+        "hybridsim.mixers.linear_attention",
+        "LinearAttention",
+        "linear attention",
+        "arXiv 2006.16236, 2009.14794",
+    ),
+    "gla": MixerEntry(
+        "hybridsim.mixers.gla",
+        "GatedLinearAttention",
+        "gated linear attention",
+        "arXiv 2312.06635",
+    ),
+    "deltanet": MixerEntry("hybridsim.mixers.deltanet", "DeltaNet", "DeltaNet", "arXiv 2406.06484"),
     "gated_deltanet": MixerEntry(
         "hybridsim.mixers.gated_deltanet", "GatedDeltaNet", "Gated DeltaNet", "arXiv 2412.06464"
     ),

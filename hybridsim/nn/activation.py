@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -12,11 +13,23 @@ from torch import Tensor
 from hybridsim.components import OAI_ALPHA, OAI_LIMIT
 from hybridsim.nn.scale import scaled
 
+
+def elu1(x: Float[Tensor, "*axes"]) -> Float[Tensor, "*axes"]:
+    """Return elu(x) + 1, positive everywhere: x + 1 above zero, else exp(x).
+
+    Source: arXiv 2006.16236, eq. 7. Written out, small values are not lost beside the 1.
+    """
+    return torch.where(x > 0, x + 1, x.clamp(max=0).exp())
+
+
 PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
+    "elu1": elu1,
+    "identity": lambda x: x,
 }
 
 

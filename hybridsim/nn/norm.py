@@ -40,3 +40,8 @@ class RMSNorm(nn.Module):
 def l2_normalize(x: Float[Tensor, "*axes K"], eps: float = 1e-6) -> Float[Tensor, "*axes K"]:
     """Return x / sqrt(sum(x^2) + eps) along the last axis."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+def sum_normalize(x: Float[Tensor, "*axes K"], eps: float = 1e-6) -> Float[Tensor, "*axes K"]:
+    """Return x over the sum of its magnitudes along the last axis, at least eps."""
+    return x / x.abs().sum(-1, keepdim=True).clamp(min=eps)

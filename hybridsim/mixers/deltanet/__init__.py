@@ -1,0 +1,1 @@
+"""DeltaNet: the delta rule, and nothing that decays."""

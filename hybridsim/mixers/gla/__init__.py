@@ -1,0 +1,1 @@
+"""Gated linear attention: a decay per key channel that depends on the token."""
