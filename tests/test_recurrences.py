@@ -266,6 +266,9 @@ def test_selective_scan_survives_decays_that_overflow_when_split() -> None:
     assert_close("state", got[1].double(), wanted[1], 1e-6)
 
 
+SSD_HEADS = 4
+
+
 def ssd_inputs(tokens: int, groups: int, strongest_step: float = 1.0) -> Inputs:
     """Return float64 inputs of Mamba-2: positive time steps, negative rates, B and C by group."""
     generator = torch.Generator().manual_seed(tokens)
