@@ -16,7 +16,12 @@ from importlib import import_module
 COMMANDS = {
     "describe": ("hybridsim.commands.describe", "Show a spec's layers, parameters and graph."),
     "profile": ("hybridsim.commands.profile", "Cost a spec: FLOPs, cache, memory, modelled times."),
+    "import": ("hybridsim.commands.import_config", "Read a published config.json as a spec file."),
+    "export": ("hybridsim.commands.export", "Write a spec as a config.json of transformers."),
+    "generate": ("hybridsim.commands.generate", "Continue a prompt with a checkpoint's weights."),
 }
+# command -> the key that a first argument without `=` is the value of
+POSITIONAL = {"import": "config"}
 
 USAGE = """\
 usage: hybridsim COMMAND [key=value ...] [--multirun] [--help]
@@ -32,6 +37,7 @@ examples:
   hybridsim profile spec=kimi_linear hardware=h200 workload=agent_128k
   hybridsim profile spec=kimi_linear 'spec.layer_pattern=(LLLLLF)*4 LLF' format=json
   hybridsim profile -m spec=kimi_linear,qwen3_next workload=chat,agent_128k
+  hybridsim import path/to/config.json name=new_model && hybridsim profile spec=./new_model.yaml
 """
 INTERRUPTED = 130
 
@@ -66,7 +72,7 @@ def run(command: str, prog: str, args: list[str]) -> None:
     """
     from hybridsim.spec.overrides import quote_patterns
 
-    sys.argv = [prog, *quote_patterns(args)]
+    sys.argv = [prog, *quote_patterns(_keyed(command, args))]
     # Hydra would print and exit by itself; with this it raises, and `explain` makes the line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -80,6 +86,15 @@ def run(command: str, prog: str, args: list[str]) -> None:
         sys.exit(f"hybridsim {command}: {line}")
     if import_module("hybridsim.commands.task").FAILED_JOBS:
         sys.exit(1)
+
+
+def _keyed(command: str, args: list[str]) -> list[str]:
+    """Return the arguments with a first one that stands alone as the value of its key."""
+    key = POSITIONAL.get(command)
+    if key is None or not args or args[0].startswith("-") or "=" in args[0]:
+        return args
+    quoted = args[0].replace("\\", "\\\\").replace("'", "\\'")
+    return [f"{key}='{quoted}'", *args[1:]]
 
 
 def _explained(error: Exception) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from hybridsim.checkpoint.read import (
 from hybridsim.errors import SpecError
 from hybridsim.families import FAMILIES, family
 from hybridsim.families.convert import export_config, import_config, model_differences
+from hybridsim.model.generate import greedy
 
 TOKENS = 67
 CLOSE = 1e-5
@@ -72,12 +75,8 @@ def test_greedy_tokens(pair: tuple[Any, Any], tokens: torch.Tensor) -> None:
     wanted = reference.generate(
         tokens[:1, :13], max_new_tokens=32, do_sample=False, eos_token_id=None, pad_token_id=0
     )
-    cache, seen = model.new_cache(), tokens[:1, :13]
-    logits = model(seen, cache, last_logits_only=True)
-    for _ in range(32):
-        seen = torch.cat((seen, logits.argmax(-1)), dim=1)
-        logits = model(seen[:, -1:], cache)
-    assert seen.tolist() == wanted.tolist()
+    prompt = tokens[0, :13].tolist()
+    assert prompt + greedy(model, prompt, 32) == wanted[0].tolist()
 
 
 def test_gradients(pair: tuple[Any, Any], tokens: torch.Tensor) -> None:
@@ -125,6 +124,20 @@ def test_a_checkpoint_of_another_model_is_named(llama_folder: Path, tmp_path: Pa
         load(vocab_size=97)
     with pytest.raises(SpecError, match=r"no such file, nor a folder with a config\.json"):
         load_pretrained(tmp_path / "nowhere")
+
+
+def test_generate_and_profile_take_the_folder(llama_folder: Path, tmp_path: Path) -> None:
+    def run(*args: str) -> Any:
+        command = [sys.executable, "-m", "hybridsim", *args, "format=json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    made = run("generate", f"model={llama_folder}", "prompt=[5,9,2]", "max_new_tokens=7")
+    wanted = greedy(load_pretrained(llama_folder), [5, 9, 2], 7, {1})
+    assert made["tokens"] == wanted
+    profile = run("profile", f"spec={llama_folder}", "contexts=[256]", "pictures=false")
+    assert profile["parameters"]["total"] == CASES["llama"].build_reference().num_parameters()
 
 
 def test_dtype_and_device_are_the_callers(llama_folder: Path) -> None:

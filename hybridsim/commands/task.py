@@ -7,6 +7,8 @@ import logging
 import math
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -47,3 +49,28 @@ def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig]
         return math.nan
 
     return run
+
+
+def require(fields: dict[str, Any], key: str, what: str) -> Any:
+    """Return a field that has no default.
+
+    Raises:
+        HybridsimError: it was not given.
+    """
+    if fields[key] is None:
+        raise HybridsimError(f"{key}: missing; give {what}")
+    return fields[key]
+
+
+def write_new(path: Path, text: str, overwrite: bool) -> None:
+    """Write a file that the user named.
+
+    Raises:
+        HybridsimError: it is there and may not be replaced, or its folder is not.
+    """
+    if path.exists() and not overwrite:
+        raise HybridsimError(f"output={path}: is there already; overwrite=true replaces it")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise HybridsimError(f"output={path}: cannot be written ({error.strerror})") from None

@@ -1,6 +1,7 @@
 """Gemma 3, text part: five windowed layers to a full one, norms before and after each sublayer.
 
-Published configs leave out what the class defaults to, so that the defaults stand here too. The
+Published configs leave out all but the width of what the class defaults to, so that those defaults
+stand here too. The
 embedding is scaled by sqrt(hidden_size); the reference rounds that factor to the weights' dtype
 (73.5 instead of 73.32 for the 27B model in bf16), we do not.
 """
@@ -33,7 +34,7 @@ def _read(config: ConfigReader) -> Fields:
     config.expect("final_logit_softcapping", None)
     config.expect("use_bidirectional_attention", False)
     config.ignore("cache_implementation")  # how the reference keeps keys, not which
-    width = config.integer("hidden_size", 2304)
+    width = config.integer("hidden_size")
     activation = config.choice("hidden_activation", _ACTIVATIONS, "gelu_pytorch_tanh")
     return {
         "hidden_size": width,

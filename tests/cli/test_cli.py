@@ -257,3 +257,61 @@ def test_completion_offers_commands_and_options(tmp_path: Path) -> None:
     assert "profile" in offered("hybridsim pro")
     assert "spec=qwen3_next" in offered("hybridsim profile spec=qwen3_n")
     assert "hardware=h200" in offered("hybridsim profile hardware=h2")
+
+
+CONFIGS = Path(__file__).parents[1] / "facts" / "configs"
+
+
+def test_import_writes_a_spec_that_profiles(tmp_path: Path) -> None:
+    done = ok(tmp_path, "import", str(CONFIGS / "kimi_linear.json"), "name=mine")
+    assert "49,122,675,072" in done.stdout
+    assert "(LLLF)*6 LLF" in (tmp_path / "mine.yaml").read_text()
+    found = json.loads(ok(tmp_path, "profile", "spec=./mine.yaml", "format=json", *FAST).stdout)
+    assert found["parameters"]["total"] == 49_122_675_072
+    again = run(tmp_path, "import", str(CONFIGS / "kimi_linear.json"), "name=mine")
+    assert again.returncode == 1
+    assert "output=mine.yaml: is there already" in again.stderr
+
+
+def test_import_of_an_edited_config_fails_closed(tmp_path: Path) -> None:
+    config = json.loads((CONFIGS / "qwen3_next.json").read_text()) | {"linear_gate_twist": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = run(tmp_path, "import", ".", "name=edited")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "config.linear_gate_twist=2: not a known field" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "edited.yaml").exists()
+
+
+def test_export_prints_a_config_and_says_what_it_cannot(tmp_path: Path) -> None:
+    done = ok(tmp_path, "export", "spec=qwen3_next", "format=json")
+    assert json.loads(done.stdout)["architectures"] == ["Qwen3NextForCausalLM"]
+    (tmp_path / "config.json").write_text(done.stdout)
+    ok(tmp_path, "describe", "spec=./config.json")
+    refused = run(tmp_path, "export", "spec=qwen3_next", "spec.mixers.F.window=512")
+    assert refused.returncode == 1
+    assert "spec.mixers.F.window=512" in refused.stderr
+
+
+WRONG_CHECKPOINTS = {
+    "import nothing": (["import"], "config: missing"),
+    "import nowhere": (["import", "nowhere"], "config=nowhere: no such file"),
+    "generate nothing": (["generate"], "model: missing"),
+    "generate without prompt": (["generate", "model=."], "prompt: missing"),
+    "generate nowhere": (["generate", "model=nowhere", "prompt=[1]"], "no such file"),
+    "no tokens": (["generate", "model=.", "prompt=[1]", "max_new_tokens=0"], "at least 1"),
+    "family": (["export", "family=gpt9"], "config.model_type=gpt9: no such family"),
+    "spec by path": (["describe", "spec=./nowhere"], "spec=./nowhere: no such file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CHECKPOINTS)
+def test_wrong_checkpoints_are_one_line(case: str, tmp_path: Path) -> None:
+    args, message = WRONG_CHECKPOINTS[case]
+    done = run(tmp_path, *args)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"hybridsim {args[0]}: ")
+    assert message in line
