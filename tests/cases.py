@@ -197,7 +197,7 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
             head_v_dim=16,
             conv_size=3,
             qk_activation="identity",
-            allow_neg_eigval=True,
+            negative_eigenvalues=True,
         ),
         "relu": _case("deltanet", num_heads=2, head_k_dim=8, head_v_dim=8, qk_activation="relu"),
     },

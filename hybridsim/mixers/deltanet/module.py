@@ -12,6 +12,7 @@ from hybridsim.mixers.deltanet.settings import DeltaNetSettings
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.delta_rule import write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, l2_normalize, sum_normalize
 from hybridsim.nn.precision import wide
@@ -52,7 +53,7 @@ class DeltaNet(SequenceMixer):
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v = self.project(x, cache)
-        beta = self.write_strength(x)
+        beta = write_strength(wide(self.b_proj(x)), s.negative_eigenvalues)
         state = cache.state if cache is not None else None
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_k_dim, s.head_v_dim)
@@ -76,11 +77,6 @@ class DeltaNet(SequenceMixer):
         normalize = l2_normalize if s.qk_norm == "l2" else sum_normalize
         q, k = (normalize(PLAIN[s.qk_activation](part)) for part in (q, k))
         return q * s.head_k_dim**-0.5, k, F.silu(v)
-
-    def write_strength(self, x: Tensor) -> Tensor:
-        """Return beta, [B, T, H] in float32."""
-        beta = wide(self.b_proj(x)).sigmoid()
-        return beta * 2 if self.settings.allow_neg_eigval else beta
 
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the layer's output from the heads' [B, T, H, V]."""

@@ -24,8 +24,7 @@ class DeltaNetSettings(MixerSettings):
         qk_activation: applied to queries and keys: "silu", "relu", "elu1" (elu + 1) or "identity".
         qk_norm: "l2", or "sum": divided by the sum of their magnitudes.
         output_gate: multiply the normed output by SiLU(W_g x).
-        allow_neg_eigval: double the write strengths, so that a write may turn a key's value round
-            (arXiv 2411.12537).
+        negative_eigenvalues: write strengths in (0, 2) instead of (0, 1), see Gated DeltaNet.
         chunk_size: tokens C of one chunk of the parallel form.
     """
 
@@ -38,7 +37,7 @@ class DeltaNetSettings(MixerSettings):
     qk_activation: str = "silu"
     qk_norm: str = "l2"
     output_gate: bool = False
-    allow_neg_eigval: bool = False
+    negative_eigenvalues: bool = False
     chunk_size: int = 64
 
     def __post_init__(self) -> None:
