@@ -9,19 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cases import UNUSUAL_SPEC
 from shipped import costs
 
 from hybridsim import load_spec
 from hybridsim.cost.crossover import crossover_tokens
-from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.graph import build_graph
 from hybridsim.hardware import parse_hardware
 from hybridsim.mixers import mixer_cost, settings_class
 from hybridsim.options import read_option
-from hybridsim.spec.parse import parse_spec
 from hybridsim.steps import decode
 
 BF16 = Dtypes()
@@ -150,23 +146,21 @@ def test_crossover_depends_on_the_attention_that_is_replaced(dtype: str, tokens:
 
 
 def test_a_window_stops_growing() -> None:
-    fields = dict(num_heads=8, num_kv_heads=2, head_dim=64)
-    full, window = (
-        mixer_cost(settings_class("attention")(**fields, window=w), 512).cache(BF16)
-        for w in (None, 128)
-    )
-    assert full.kv_bytes(131072) == 1024 * window.kv_bytes(131072)
-    assert full.kv_bytes(100) == window.kv_bytes(100)
+    found, per_layer = costs("gpt_oss_120b"), cached_in_every_layer(1, 8, 64)
+    assert found.kv_bytes_per_token(BF16) == 18 * per_layer  # half of the layers
+    assert found.window_bytes(BF16) == 18 * 128 * per_layer
+    as_if_full = 131072 * cached_in_every_layer(36, 8, 64)
+    assert as_if_full / found.kv_cache_bytes(131072, BF16) == pytest.approx(2, rel=1e-3)
+    assert found.kv_cache_bytes(100, BF16) == 100 * 36 * per_layer  # within the window, as full
 
 
 def test_parallel_layers_cache_like_any_attention() -> None:
     """Attention beside a recurrent mixer keeps its whole cache: no layer ratio shrinks it."""
-    spec = parse_spec(UNUSUAL_SPEC)
-    assert spec.layer_letters == "PMSMPF"
-    per_layer = mixer_cost(spec.mixers["F"], spec.hidden_size).cache(BF16).bytes_per_token
-    found = ModelCosts.of(build_graph(spec))
-    assert found.kv_bytes_per_token(BF16) == 3 * per_layer  # two parallel layers and a full one
-    assert found.state_bytes(BF16) > 0
+    found = costs("falcon_h1_34b")
+    ours = cached_in_every_layer(72, 4, 128)
+    assert found.kv_bytes_per_token(BF16) == ours == 147_456
+    per_layer, conv = 32 * 128 * 256, 3 * (4096 + 2 * 2 * 256)
+    assert found.state_bytes(BF16) == 72 * (4 * per_layer + 2 * conv)
 
 
 def test_sparse_attention_saves_no_cache() -> None:

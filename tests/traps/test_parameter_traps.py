@@ -31,8 +31,22 @@ CONFIG_OF = {
     "llama31_8b": "llama",
     "qwen3_32b": "qwen3_32b",
     "qwen3_1_7b": "qwen3_1_7b",
+    "qwen3_5_35b": "qwen3_5_moe",
+    "kimi_k2": "kimi_k2",
+    "gpt_oss_120b": "gpt_oss",
+    "jamba": "jamba",
+    "nemotron_h_8b": "nemotron_h",
+    "falcon_h1_34b": "falcon_h1",
 }
-SAME_AS_DEFAULTS = {"qwen3_next", "deepseek_v3", "deepseek_v32", "minimax_m2"}
+SAME_AS_DEFAULTS = {
+    "qwen3_next",
+    "deepseek_v3",
+    "deepseek_v32",
+    "minimax_m2",
+    "qwen3_5_35b",
+    "gpt_oss_120b",
+    "jamba",
+}
 
 
 @pytest.mark.parametrize("name", CONFIG_OF)
@@ -82,6 +96,7 @@ def test_active_parameters_have_three_conventions() -> None:
 
     assert matching("minimax_m1", "45.9") == ["active_excluding_embeddings"]
     assert matching("minimax_m2", "9.8") == ["active_excluding_embeddings"]
+    assert matching("gpt_oss_120b", "5.1") == ["active_excluding_input_embedding"]
     assert matching("qwen3_235b", "22") == ["active", "active_excluding_input_embedding"]
     # DeepSeek says 36.7B "including" embedding and head: it is 36.63B without the input embedding.
     assert matching("deepseek_v3", "36.6") == ["active_excluding_input_embedding"]
