@@ -1,4 +1,4 @@
-"""Jamba's configurations: read as shipped, and refused where they are something else."""
+"""Jamba's configurations, read as shipped or refused, and its FLOPs on the reference."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from facts.count_configs import FOLDER
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.models.jamba.modeling_jamba import JambaConfig, JambaForCausalLM
 
 from hybridsim import load_spec
+from hybridsim.conventions import FULL_SQUARE
+from hybridsim.cost.model import ModelCosts
 from hybridsim.errors import SpecError
 from hybridsim.families.convert import export_config, import_config, model_differences
+from hybridsim.graph import build_graph
+from hybridsim.steps import prefill
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -57,3 +64,27 @@ def test_layers_without_a_period_cannot_be_written() -> None:
     spec = load_spec("jamba_tiny", ["mixers.L.inner_dim=100"])
     with pytest.raises(SpecError, match=r"mamba1\.inner_dim=100: must be a multiple of"):
         export_config(spec, "jamba")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flops_are_those_torch_counts_on_the_reference() -> None:
+    """Full squares; the reference reads the state by a product and convolves its padding too."""
+    tokens, layers = 64, 8
+    fields = JambaConfig(num_hidden_layers=layers, experts_implementation="batched_mm")
+    with torch.device("meta"), torch.no_grad():
+        model = JambaForCausalLM._from_config(fields, attn_implementation="eager")
+        mask = torch.zeros(1, 1, tokens, tokens)
+        counter = FlopCounterMode(display=False)
+        with counter:
+            model(
+                torch.zeros(1, tokens, dtype=torch.long),
+                attention_mask={"full_attention": mask, "linear_attention": None},
+                use_cache=False,
+            )
+    spec = load_spec("jamba", [f"num_layers={layers}"])
+    ours = ModelCosts.of(build_graph(spec)).forward_flops(prefill(tokens), FULL_SQUARE)
+    mamba = spec.mixers["L"]
+    read = 2 * mamba.inner_dim * mamba.state_size * tokens
+    padding = 2 * mamba.inner_dim * mamba.conv_size * (mamba.conv_size - 1)
+    difference = spec.layer_letters.count("L") * (read + padding)
+    assert counter.get_total_flops() == ours + difference

@@ -120,7 +120,7 @@ def flops_table(document: Record) -> Table:
     chosen = f"{conventions['attention']} attention, logits at {conventions['logits']} positions"
     rows = [
         (f"prefill of {prompt}, {chosen}", *_three(flops)),
-        (f"prefill of {prompt}, full square, no solve", *_three(flops["full_square"])),
+        (f"prefill of {prompt}, full square, no solve or scan", *_three(flops["full_square"])),
         (f"decode after {prompt}", *_three(flops["decode"])),
     ]
     return table(
