@@ -57,6 +57,13 @@ DEEPSEEK_HF: dict[str, Any] = {
     "routed_scaling_factor": 2.5,
     "rope_parameters": YARN_HF,
 }
+BAMBA_HF: dict[str, Any] = {
+    "mamba_n_heads": 4,
+    "mamba_d_head": 24,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ def _randomise(model: Any) -> None:
             # Decays of 1 to 25 % a token: faster ones leave outputs near zero, which the norm after
             # them magnifies together with either side's rounding.
             tensor.uniform_(-4, -1)
-        elif "norm" in name and name.endswith("weight"):
+        elif name.endswith((".D", "conv1d.bias", "_proj.bias")) or (
+            "norm" in name and name.endswith("weight")
+        ):
             tensor.add_(torch.randn_like(tensor) * 0.2)
         elif tensor.dim() > 1 and name.endswith(("weight", "proj")):
             tensor.normal_(0, tensor.shape[-1] ** -0.5)
@@ -285,5 +294,78 @@ CASES: dict[str, ParityCase] = {
             },
         },
         {"block_sparse": {"index_key_dtype": "fp32"}},
+    ),
+    "bamba": ParityCase(
+        ("bamba", "BambaForCausalLM", "BambaConfig"),
+        {
+            **HEADS,
+            **BAMBA_HF,
+            "intermediate_size": 64,
+            "attn_layer_indices": [1, 3],
+            "attention_bias": True,
+            "mlp_bias": True,
+            "mamba_proj_bias": True,
+            "time_step_limit": [0.001, 100.0],
+        },
+    ),
+    "granitemoehybrid": ParityCase(
+        ("granitemoehybrid", "GraniteMoeHybridForCausalLM", "GraniteMoeHybridConfig"),
+        {
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            **BAMBA_HF,
+            "intermediate_size": 24,
+            "shared_intermediate_size": 20,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            "position_embedding_type": "rope",
+            "embedding_multiplier": 12.0,
+            "logits_scaling": 3.0,
+            "residual_multiplier": 0.246,
+            "attention_multiplier": 0.3,
+        },
+    ),
+    "nemotron_h": ParityCase(
+        ("nemotron_h", "NemotronHForCausalLM", "NemotronHConfig"),
+        {
+            **HEADS,
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
+            "intermediate_size": 64,
+            "mamba_num_heads": 4,
+            "mamba_head_dim": 24,
+            "n_groups": 2,
+            "ssm_state_size": 16,
+            "chunk_size": 16,
+            "n_routed_experts": 8,
+            "num_experts_per_tok": 3,
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 2.5,
+            "moe_intermediate_size": 24,
+            "moe_shared_expert_intermediate_size": 20,
+            "moe_latent_size": 32,
+        },
+    ),
+    "falcon_h1": ParityCase(
+        ("falcon_h1", "FalconH1ForCausalLM", "FalconH1Config"),
+        {
+            **HEADS,
+            **BAMBA_HF,
+            "mamba_d_ssm": 96,
+            "mamba_rms_norm": True,
+            "mamba_norm_before_gate": False,
+            "projectors_bias": True,
+            "intermediate_size": 64,
+            "embedding_multiplier": 5.5,
+            "lm_head_multiplier": 0.75,
+            "key_multiplier": 0.6,
+            "attention_in_multiplier": 1.2,
+            "attention_out_multiplier": 0.7,
+            "ssm_in_multiplier": 0.8,
+            "ssm_out_multiplier": 1.3,
+            "ssm_multipliers": [0.5, 1.5, 0.75, 1.25, 2.0],
+            "mlp_multipliers": [0.9, 1.1],
+        },
     ),
 }

@@ -33,6 +33,10 @@ DeepSeek-V3.2: where index scores are equal (a ReLU makes exact zeros common wit
 reference leaves open which token it takes, and ours takes the earliest; the case has 32 index
 heads, so that none are. The reference keeps index keys in the model's dtype; the released kernels,
 and our default, use fp8 with a scale.
+
+Mamba-2: limits of the time step hold for every token of ours; the reference applies them where
+several tokens come in, and not in its step for one. The cases' limits are too wide to take hold;
+`tests/test_mamba2.py` compares narrow ones with the reference's prefill.
 """
 
 

@@ -13,11 +13,14 @@ from hybridsim.families.base import Family
 
 # model_type -> module below this package that defines its FAMILY
 FAMILIES: dict[str, str] = {
+    "bamba": "bamba",
     "deepseek_v3": "deepseek_v3",
     "deepseek_v32": "deepseek_v32",
-    "jamba": "jamba",
+    "falcon_h1": "falcon_h1",
     "gemma3_text": "gemma3",
     "gpt_oss": "gpt_oss",
+    "granitemoehybrid": "granitemoehybrid",
+    "jamba": "jamba",
     "kimi_k2": "deepseek_v3",
     "kimi_linear": "kimi_linear",
     "llama": "llama",
@@ -27,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "minimax_m3": "minimax_m3",
     "minimax_m3_vl": "minimax_m3",
     "minimax_m3_vl_text": "minimax_m3",
+    "nemotron_h": "nemotron_h",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3_moe",
     "qwen3_next": "qwen3_next",

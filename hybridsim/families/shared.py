@@ -96,6 +96,7 @@ def model_fields(
     eps: str = "rms_norm_eps",
     tied: bool = False,
     context: Figure | None = None,
+    layers: Figure | None = None,
     **norm: Any,
 ) -> Fields:
     """Return width, layers, vocabulary, context, norm and tying, named as nearly all families do.
@@ -105,11 +106,12 @@ def model_fields(
         eps: the key of the norms' epsilon.
         tied: whether the head is tied where the config is silent.
         context: the native context where it is not `max_position_embeddings`.
+        layers: how many layers there are where it is not `num_hidden_layers`.
         norm: further settings of the norms.
     """
     return {
         "hidden_size": config.integer("hidden_size"),
-        "num_layers": config.integer("num_hidden_layers"),
+        "num_layers": layers or config.integer("num_hidden_layers"),
         "vocab_size": config.integer("vocab_size"),
         "native_context": context or config.integer("max_position_embeddings"),
         "norm": {"eps": config.number(eps), **norm},

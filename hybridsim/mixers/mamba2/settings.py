@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hybridsim.components import require_choice, require_multiple, require_positive
@@ -107,6 +107,10 @@ class Mamba2Settings(MixerSettings):
             raise bad_value("dt_min", self.dt_min, "must be at least 0")
         if self.dt_max is not None and not self.dt_max > self.dt_min:
             raise bad_value("dt_max", self.dt_max, f"must be above dt_min={self.dt_min}, or null")
+
+    def canonical(self) -> Mamba2Settings:
+        groups = None if self.norm == "none" else self.norm_groups or self.num_groups
+        return replace(self, norm_groups=groups)
 
     @property
     def inner_dim(self) -> int:
