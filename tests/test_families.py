@@ -123,11 +123,9 @@ def test_shipped_specs_export_and_read_again(name: str) -> None:
 NOT_IN_THE_REFERENCE = {
     "deltanet_340m",
     "deltanet_tiny",
-    "falcon_h1_34b",
     "gla_340m",
     "gla_tiny",
     "linear_attention_tiny",
-    "nemotron_h_8b",
     "ring_flash_linear",
     "ring_mini_linear",
     "ring_mini_linear_tiny",
