@@ -41,6 +41,7 @@ BY_HAND = {
     "qwen3_1_7b": "qwen3_1_7b",
     "qwen3_235b": "qwen3_moe",
     "qwen3_32b": "qwen3_32b",
+    "qwen3_5_35b": "qwen3_5_moe",
     "qwen3_next": "qwen3_next",
 }
 

@@ -120,7 +120,8 @@ def _below(ours: str, layer: int, family: Family, names: Names) -> dict[str, str
     prefix = f"{family.layers}{layer}."
 
     def placed(source: str) -> str:
-        return " + ".join(prefix + part for part in source.split(" + "))
+        forms = (form.split(" + ") for form in source.split(" | "))
+        return " | ".join(" + ".join(prefix + part for part in parts) for parts in forms)
 
     return {
         f"{ours}.{name}": replace(source, source=placed(source.source))
@@ -148,6 +149,7 @@ def load_weights(model: HybridLM, folder: str | Path) -> HybridLM:
     settings = _settings(model)
     with ExitStack() as files:
         tensors = TensorFolder(folder, names, files)
+        sources = {n: _stored_form(s, targets[n], tensors) for n, s in sources.items()}
         _check_names(model, targets, sources, tensors, names)
         for name, target in targets.items():
             source = sources[name]
@@ -173,6 +175,19 @@ def _parts(source: str | Arranged, target: Tensor) -> list[list[str]]:
     if "{expert}" not in text:
         return [parts]
     return [[part.format(expert=e) for part in parts] for e in range(target.shape[0])]
+
+
+def _stored_form(source: str | Arranged, target: Tensor, tensors: TensorFolder) -> str | Arranged:
+    """Return the first of a source's forms whose tensors are all there, else the first form."""
+    if isinstance(source, Arranged):
+        return source
+    forms = source.split(" | ")
+    there = (
+        form
+        for form in forms
+        if all(part in tensors.names for group in _parts(form, target) for part in group)
+    )
+    return next(there, forms[0])
 
 
 def _check_names(

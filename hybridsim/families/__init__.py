@@ -13,11 +13,13 @@ from hybridsim.families.base import Family
 
 # model_type -> module below this package that defines its FAMILY
 FAMILIES: dict[str, str] = {
+    "bailing_hybrid": "bailing_hybrid",
     "bamba": "bamba",
     "deepseek_v3": "deepseek_v3",
     "deepseek_v32": "deepseek_v32",
     "falcon_h1": "falcon_h1",
     "gemma3_text": "gemma3",
+    "glm_moe_dsa": "glm_moe_dsa",
     "gpt_oss": "gpt_oss",
     "granitemoehybrid": "granitemoehybrid",
     "jamba": "jamba",
@@ -31,7 +33,12 @@ FAMILIES: dict[str, str] = {
     "minimax_m3_vl": "minimax_m3",
     "minimax_m3_vl_text": "minimax_m3",
     "nemotron_h": "nemotron_h",
+    "olmo_hybrid": "olmo_hybrid",
     "qwen3": "qwen3",
+    "qwen3_5": "qwen3_5",
+    "qwen3_5_moe": "qwen3_5_moe",
+    "qwen3_5_moe_text": "qwen3_5_moe",
+    "qwen3_5_text": "qwen3_5",
     "qwen3_moe": "qwen3_moe",
     "qwen3_next": "qwen3_next",
 }

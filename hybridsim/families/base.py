@@ -6,6 +6,7 @@ the layer), to tensors of the checkpoint, below the layer:
     "a.weight"            that tensor
     "a.weight + b.weight" both, one after the other along the first axis
     "{expert}"            one tensor for each routed expert, stacked
+    "a.weight | b.weight" the first of several names that is there: writers differ
     Arranged(...)         tensors whose numbers stand in another order there
 
 Stacked experts are [E, outputs, inputs] there and [E, inputs, outputs] here.

@@ -290,7 +290,8 @@ def read_rope(
         "interleaved": interleaved,
     }
     config.ignore("rope_theta")
-    given.ignore("type")
+    # A text token has the same position in all sections of a multimodal encoding.
+    given.ignore("type", "mrope_section", "mrope_interleaved")
     if rotary := _rotary_dim(config, given, head_dim, partial):
         rope["rotary_dim"] = rotary
     kind = "rope_type" if given.has("rope_type") else "type"
@@ -398,6 +399,8 @@ def write_attention(settings: AttentionSettings) -> Fields:
 
 
 _MLA = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+# The reference normalises the bottlenecks with this epsilon, whatever `rms_norm_eps` says.
+_LATENT_EPS = 1e-6
 
 
 def read_mla(config: ConfigReader, **more: Any) -> Fields:
@@ -405,11 +408,13 @@ def read_mla(config: ConfigReader, **more: Any) -> Fields:
     config.ignore("num_key_value_heads", "head_dim", "qk_head_dim")  # no part of it
     rank = {"q_lora_rank": config.integer("q_lora_rank")} if config.has("q_lora_rank") else {}
     config.ignore("q_lora_rank")
+    other_eps = config.number("rms_norm_eps").value != _LATENT_EPS
     return {
         "kind": "mla",
         "num_heads": config.integer("num_attention_heads"),
         **rank,
         **{name: config.integer(name) for name in _MLA},
+        **({"norm_eps": _LATENT_EPS} if other_eps else {}),
         **more,
     }
 
@@ -490,7 +495,7 @@ MIXTRAL = ("w1", "w3", "w2")
 def moe_names(
     block: str, parts: tuple[str, str, str] = PLAIN, *, shared: str = "", bias: str = ""
 ) -> Names:
-    """Return the names of a mixture of experts whose experts are stored one by one.
+    """Return the names of a mixture of experts, stored one by one or, as in Qwen3.5, stacked.
 
     Args:
         block: the mixture's place in a layer.
@@ -500,11 +505,13 @@ def moe_names(
     """
     gate, up, down = parts
     expert = f"{block}.experts.{{expert}}"
+    stacked = f"{block}.experts"
     names = {
         "router.weight": f"{block}.gate.weight",
         "score_correction_bias": f"{block}.{bias or 'gate.e_score_correction_bias'}",
-        "experts.gate_up_proj": f"{expert}.{gate}.weight + {expert}.{up}.weight",
-        "experts.down_proj": f"{expert}.{down}.weight",
+        "experts.gate_up_proj": f"{expert}.{gate}.weight + {expert}.{up}.weight"
+        f" | {stacked}.gate_up_proj",
+        "experts.down_proj": f"{expert}.{down}.weight | {stacked}.down_proj",
         "shared_expert_gate.weight": f"{block}.shared_expert_gate.weight",
     }
     if shared:
