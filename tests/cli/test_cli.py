@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pandas as pd
@@ -257,6 +258,12 @@ def test_completion_offers_commands_and_options(tmp_path: Path) -> None:
     assert "profile" in offered("hybridsim pro")
     assert "spec=qwen3_next" in offered("hybridsim profile spec=qwen3_n")
     assert "hardware=h200" in offered("hybridsim profile hardware=h2")
+
+
+def test_installing_brings_no_reference_implementation() -> None:
+    asked = [line for line in requires("hybridsim") or [] if line.startswith("transformers")]
+    assert asked
+    assert all('extra == "dev"' in line.replace("'", '"') for line in asked)
 
 
 CONFIGS = Path(__file__).parents[1] / "facts" / "configs"
