@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from cases import ALL_CASES, MIXER_CASES
@@ -9,6 +12,7 @@ from closeness import assert_close
 
 from hybridsim.components import NormSettings
 from hybridsim.dtypes import Dtypes
+from hybridsim.errors import SpecError
 from hybridsim.mixers import MIXERS, MixerSettings, mixer_class, mixer_cost
 from hybridsim.model.build import initialize
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
@@ -103,6 +107,12 @@ def test_cache_bytes_are_those_of_the_closed_form(settings: MixerSettings, token
         mixer(torch.randn(3, tokens, WIDTH), cache, 0)
     shape = mixer_cost(settings, WIDTH).cache(Dtypes(kv="fp32", conv_state="fp32"))
     assert cache.nbytes() == 3 * (shape.kv_bytes(tokens) + shape.state_bytes)
+
+
+@pytest.mark.parametrize("option", [{"window": 8}, {"sinks": True}])
+def test_block_sparse_attention_has_neither_window_nor_sinks(option: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=f"{next(iter(option))}=.*block-sparse attention has no"):
+        replace(MIXER_CASES["block_sparse"]["blocks"], **option)
 
 
 def test_a_windowed_cache_stops_growing() -> None:

@@ -85,6 +85,21 @@ def test_layers_of_one_kind_only() -> None:
         assert model_differences(spec, import_config(exported.config).spec) == {}
 
 
+def test_the_embeddings_factor_is_rounded_as_the_references(tmp_path: Path) -> None:
+    reference = CASES["gemma3_text"].build_reference().bfloat16()
+    reference.save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, dtype="bf16")
+    first: list[torch.Tensor] = []
+    model.layers[0].register_forward_pre_hook(lambda _, inputs: first.append(inputs[0]))
+    tokens = torch.arange(2, VOCAB)[None]
+    with torch.no_grad():
+        model(tokens)
+        wanted = reference.model.embed_tokens(tokens)
+    assert (first[0] == wanted).all()
+    exact = model.embed(tokens).float() * model.spec.embedding_scale
+    assert not (exact.bfloat16() == wanted).all()  # so the test can fail
+
+
 def test_the_text_part_of_a_checkpoint_with_vision(tmp_path: Path) -> None:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 

@@ -201,6 +201,7 @@ def model_differences(left: ModelSpec, right: ModelSpec) -> dict[str, tuple[Any,
         "norm",
         "residual",
         "embedding_scale",
+        "round_embedding_scale",
         "logit_scale",
         "tie_word_embeddings",
     ):

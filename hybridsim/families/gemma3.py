@@ -1,9 +1,7 @@
 """Gemma 3, text part: five windowed layers to a full one, norms before and after each sublayer.
 
 Published configs leave out all but the width of what the class defaults to, so that those defaults
-stand here too. The
-embedding is scaled by sqrt(hidden_size); the reference rounds that factor to the weights' dtype
-(73.5 instead of 73.32 for the 27B model in bf16), we do not.
+stand here too.
 """
 
 from __future__ import annotations
@@ -44,6 +42,7 @@ def _read(config: ConfigReader) -> Fields:
         "ffns": {"D": shared.read_dense(config, activation=activation)},
         "norm": {"eps": config.number("rms_norm_eps", 1e-6), "unit_offset": True},
         "embedding_scale": derived(width.value**0.5, width, how="sqrt(hidden_size)"),
+        "round_embedding_scale": True,
         "tie_word_embeddings": config.flag("tie_word_embeddings", True),
     }
 

@@ -48,7 +48,7 @@ class HybridLM(nn.Module):
             cache: from `new_cache`; the pass continues after its tokens and leaves the new ones.
             last_logits_only: compute the head at the last position only, as serving does.
         """
-        x = scaled(self.embed(tokens), self.spec.embedding_scale)
+        x = self._embedded(tokens)
         selection = None
         for layer in self.layers:
             x, selection = layer(x, cache, selection)
@@ -58,6 +58,13 @@ class HybridLM(nn.Module):
             x = x[:, -1:]
         logits: Tensor = self.head(self.norm(x))
         return scaled(logits, self.spec.logit_scale)
+
+    def _embedded(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        x: Tensor = self.embed(tokens)
+        factor = self.spec.embedding_scale
+        if self.spec.round_embedding_scale:
+            return x * x.new_full((), factor)
+        return scaled(x, factor)
 
     def new_cache(self, reserved_tokens: int = 0) -> ModelCache:
         """Return an empty cache, with room for `reserved_tokens` where it grows with tokens."""

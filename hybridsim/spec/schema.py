@@ -59,6 +59,8 @@ class ModelSpec:
             add) or "sandwich" (both).
         residual: what a sublayer's output is added to.
         embedding_scale: factor on the embedding's output.
+        round_embedding_scale: that factor is rounded to the weights' dtype first (Gemma; 73.32
+            becomes 73.5 in bf16).
         logit_scale: factor on the logits.
         tie_word_embeddings: the head is the embedding transposed.
         full_twin: the letter of the full attention that the all-full twin uses everywhere; null
@@ -83,6 +85,7 @@ class ModelSpec:
     norm_placement: dict[str, str] = field(default_factory=dict)
     residual: ResidualSettings = field(default_factory=ResidualSettings)
     embedding_scale: float = 1.0
+    round_embedding_scale: bool = False
     logit_scale: float = 1.0
     tie_word_embeddings: bool = False
     full_twin: str | None = None
