@@ -94,6 +94,16 @@ def test_seeds_decide_the_weights(spec: Any) -> None:
     assert not (first.embed.weight == other.embed.weight).all()
 
 
+@pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "jamba_tiny"])
+def test_decays_stay_in_fp32(name: str) -> None:
+    dtypes = {
+        n.rpartition(".")[2]: p.dtype
+        for n, p in build_model(name, "cpu", dtype="bf16").named_parameters()
+    }
+    assert dtypes.pop("A_log") == dtypes.pop("dt_bias") == torch.float32
+    assert set(dtypes.values()) == {torch.bfloat16}
+
+
 def test_wrong_devices_and_dtypes_are_one_line() -> None:
     with pytest.raises(SpecError, match=r"device=gpu: no such device; did you mean 'cpu'"):
         build_model("kimi_linear_tiny", device="gpu")

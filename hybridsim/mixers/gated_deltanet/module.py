@@ -36,8 +36,8 @@ class GatedDeltaNet(SequenceMixer):
         self.in_proj_qkvz = nn.Linear(width, 2 * s.key_dim + 2 * s.value_dim, bias=False)
         self.in_proj_ba = nn.Linear(width, 2 * s.num_v_heads, bias=False)
         self.conv1d = ShortConvolution(s.conv_channels, s.conv_size)
-        self.A_log = nn.Parameter(torch.empty(s.num_v_heads))
-        self.dt_bias = nn.Parameter(torch.empty(s.num_v_heads))
+        self.A_log = nn.Parameter(torch.empty(s.num_v_heads, dtype=torch.float32))
+        self.dt_bias = nn.Parameter(torch.empty(s.num_v_heads, dtype=torch.float32))
         self.o_norm = RMSNorm(s.head_v_dim, NormSettings(eps=place.norm.eps).with_eps(s.norm_eps))
         self.o_proj = nn.Linear(s.value_dim, width, bias=False)
 

@@ -45,8 +45,8 @@ class KimiDeltaAttention(SequenceMixer):
             self.g_a_proj = nn.Linear(width, s.gate_rank, bias=False)
             self.g_b_proj = nn.Linear(s.gate_rank, s.inner_dim, bias=False)
         self.b_proj = nn.Linear(width, s.num_heads, bias=False)
-        self.A_log = nn.Parameter(torch.empty(s.num_heads))
-        self.dt_bias = nn.Parameter(torch.empty(s.inner_dim))
+        self.A_log = nn.Parameter(torch.empty(s.num_heads, dtype=torch.float32))
+        self.dt_bias = nn.Parameter(torch.empty(s.inner_dim, dtype=torch.float32))
         self.o_norm = RMSNorm(s.head_dim, NormSettings(eps=place.norm.eps))
         self.o_proj = nn.Linear(s.inner_dim, width, bias=False)
 

@@ -41,8 +41,8 @@ class Mamba2(SequenceMixer):
         self.conv1d = ShortConvolution(
             s.conv_channels, s.conv_size, bias=s.conv_bias, activation=s.activation
         )
-        self.dt_bias = nn.Parameter(torch.empty(s.num_heads))
-        self.A_log = nn.Parameter(torch.empty(s.num_heads))
+        self.dt_bias = nn.Parameter(torch.empty(s.num_heads, dtype=torch.float32))
+        self.A_log = nn.Parameter(torch.empty(s.num_heads, dtype=torch.float32))
         self.D = nn.Parameter(torch.ones(s.num_heads))
         if s.norm != "none":
             groups = s.norm_groups or s.num_groups
