@@ -268,8 +268,10 @@ CASES: dict[str, ParityCase] = {
         {
             **HEADS,
             **LINEAR_HF,
-            # The epsilon of the norm after the heads is fixed; many channels are rarely all small.
+            # The epsilon of the norm after the heads is fixed; many channels are rarely all small,
+            # and full layers between linear ones pass less of it on.
             "linear_value_head_dim": 32,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
             "intermediate_size": 64,
             # As in the released checkpoint, which does not rotate.
             "rope_parameters": {"rope_type": "default", "rope_theta": None},

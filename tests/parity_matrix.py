@@ -41,7 +41,7 @@ several tokens come in, and not in its step for one. The cases' limits are too w
 Qwen3.5, OLMo Hybrid, Ling 3.0: the first token's output of a linear head is near zero where its
 query and key happen to be orthogonal, and the norm after the head magnifies it, so that in float32
 the reference itself is more than 1e-5 from a float64 pass. Their cases have a larger epsilon in
-that norm or, where it is fixed, more channels.
+that norm or, where it is fixed, more channels and fewer linear layers.
 
 Latent attention: the reference normalises its bottlenecks with an epsilon of 1e-6, whatever
 `rms_norm_eps` says (vLLM and SGLang take the latter); ours follows the reference. Ling 3.0: the

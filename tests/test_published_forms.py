@@ -86,15 +86,17 @@ def test_olmo_hybrid_has_its_own_names_and_convolutions_of_their_widths(tmp_path
     """The reference saves the vendor's names in all layers, and cuts convolutions into thirds."""
 
     def publish(tensors: Tensors, config: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
-        for layer in range(3):
+        for layer in (0, 2):
             stem = f"model.layers.{layer}.linear_attn"
             parts = [f"{stem}.{part}_conv1d.weight" for part in "qkv"]
             widths = [tensors[f"{stem}.{part}_proj.weight"].shape[0] for part in "qkv"]
             assert [tensors[part].shape[0] for part in parts] != widths
             joined = torch.cat([tensors[part] for part in parts])
             tensors |= dict(zip(parts, joined.split(widths), strict=True))
-        old = "model.layers.3.feedforward_layer_norm.weight"
-        tensors["model.layers.3.post_attention_layernorm.weight"] = tensors.pop(old)
+        for layer in (1, 3):
+            old = f"model.layers.{layer}.feedforward_layer_norm.weight"
+            new = f"model.layers.{layer}.post_attention_layernorm.weight"
+            tensors[new] = tensors.pop(old)
         return tensors, config | {"rope_parameters": None, "rope_theta": None}
 
     assert_same(republished("olmo_hybrid", tmp_path, publish))
