@@ -32,6 +32,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "falcon_norm_first": ("falcon_h1", {"mamba_norm_before_gate": True, "attention_bias": True}),
     "falcon_no_norm": ("falcon_h1", {"mamba_rms_norm": False, "mamba_proj_bias": True}),
     "bamba_one_group": ("bamba", {"mamba_n_groups": 1, "mamba_conv_bias": False}),
+    "bamba_biases": ("bamba", {"mamba_proj_bias": True}),
 }
 
 

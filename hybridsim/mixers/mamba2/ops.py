@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hybridsim.nn.delta_rule import from_chunks, to_chunks
+from hybridsim.nn.linear_attention import scan_linear_chunks, write_and_read
 from hybridsim.steps import Step
 
 State = Float[Tensor, "B H S P"]
@@ -58,9 +59,7 @@ def recurrent_ssd(
 ) -> tuple[Float[Tensor, "B H P"], State]:
     """Return one token's output and the state after it: one write and one read of the state."""
     b, c = _per_head(b, 1, x.shape[1]), _per_head(c, 1, x.shape[1])
-    written = x * dt[..., None]
-    state = state * (rate * dt).exp()[..., None, None] + b[..., None] @ written[..., None, :]
-    return (c[..., None, :] @ state).squeeze(-2), state
+    return write_and_read(c, b, x * dt[..., None], state * (rate * dt).exp()[..., None, None])
 
 
 def chunk_ssd(
@@ -82,17 +81,12 @@ def chunk_ssd(
     future = torch.ones(size, size, dtype=torch.bool, device=x.device).triu(1)
     kept = (decay - decay.mT).masked_fill(future, -torch.inf).exp()
     # A group's scores are formed once; the decay makes them the head's own.
-    within = _per_head(c @ b.mT, 1, heads) * kept @ written
+    scores = _per_head(c @ b.mT, 1, heads) * kept
     last = decay[..., -1:, :]
-    reads, writes = (
-        _per_head(c, 1, heads) * decay.exp(),
-        _per_head(b, 1, heads) * (last - decay).exp(),
-    )
-    outputs = []
-    for n in range(count):
-        outputs.append(reads[:, :, n] @ state)
-        state = state * last[:, :, n].exp() + writes[:, :, n].mT @ written[:, :, n]
-    return from_chunks(torch.stack(outputs, dim=2) + within, tokens), state
+    from_start = _per_head(c, 1, heads) * decay.exp()
+    to_end = _per_head(b, 1, heads) * (last - decay).exp()
+    out, state = scan_linear_chunks(from_start, to_end, written, scores, last.exp(), state)
+    return from_chunks(out, tokens), state
 
 
 def _per_head(of_groups: Tensor, axis: int, num_heads: int) -> Tensor:
