@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from tuning import tune_little
 
 torch.set_num_threads(1)  # tests run beside each other
+
+tune_little()
 
 FACTS = Path(__file__).parent / "facts"
 

@@ -11,6 +11,7 @@ import fla_ops
 import torch
 from fla_layers import LAYERS, layer_errors
 from fla_ops import BF16, FP32, LENGTHS, OPS, gradient_error, op_errors
+from tuning import tune_little
 
 NAMES = {FP32: "fp32", BF16: "bf16"}
 OP_COLUMNS = (
@@ -75,6 +76,7 @@ def print_table(first: str, columns: tuple[str, ...], rows: dict[str, dict[str, 
 def main() -> None:
     """Print both tables."""
     warnings.simplefilter("ignore")
+    tune_little()
     header = HEADER.format(
         fla=version("fla-core"),
         triton=version("triton"),

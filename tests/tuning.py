@@ -1,0 +1,27 @@
+"""Triton kernels tried in few configurations."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+TRIED = 2
+
+
+def tune_little() -> None:
+    """Let autotuned kernels try few configurations: the choice decides their speed, not results.
+
+    With all of them a test's kernels compile for half a minute.
+    """
+    if not torch.cuda.is_available() or find_spec("triton") is None:
+        return
+    import triton
+
+    autotune = triton.autotune
+
+    def few(configs: Any, *args: Any, **kwargs: Any) -> Any:
+        return autotune(configs[:TRIED], *args, **kwargs)
+
+    triton.autotune = few
