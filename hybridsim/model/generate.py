@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from hybridsim.model.decode import DecodeRunner
 from hybridsim.model.model import HybridLM
 
 
@@ -24,13 +25,10 @@ def greedy(
         max_new_tokens: tokens that are made at most.
         stop_tokens: tokens that end the text.
     """
-    device = next(model.parameters()).device
-    cache = model.new_cache(len(prompt) + max_new_tokens)
-    seen = torch.tensor([list(prompt)], device=device)
-    made: list[int] = []
-    while True:
-        logits = model(seen, cache, last_logits_only=True)
-        seen = logits.argmax(-1)
-        made.append(int(seen))
-        if len(made) == max_new_tokens or made[-1] in stop_tokens:
-            return made
+    runner = DecodeRunner(model, 1, len(prompt) + max_new_tokens)
+    runner.prefill(torch.tensor([list(prompt)], device=runner.tokens.device))
+    made = [int(runner.tokens)]
+    while len(made) < max_new_tokens and made[-1] not in stop_tokens:
+        runner.step()
+        made.append(int(runner.tokens))
+    return made

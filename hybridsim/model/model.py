@@ -50,10 +50,12 @@ class HybridLM(nn.Module):
         """
         x = self._embedded(tokens)
         selection = None
+        if cache is not None:
+            cache.begin(tokens.shape[1])
         for layer in self.layers:
             x, selection = layer(x, cache, selection)
         if cache is not None:
-            cache.past_tokens += tokens.shape[1]
+            cache.end(tokens.shape[1])
         if last_logits_only:
             x = x[:, -1:]
         logits: Tensor = self.head(self.norm(x))
@@ -74,6 +76,12 @@ class HybridLM(nn.Module):
             for name, mixer in layer.named_mixers():
                 caches[name] = mixer.new_cache(reserved_tokens)
         return ModelCache(caches)
+
+    def new_static_cache(self, capacity: int) -> ModelCache:
+        """Return an empty cache of a fixed capacity in tokens, see nn/cache.py."""
+        cache = self.new_cache(capacity)
+        cache.make_static(capacity, self.embed.weight.device)
+        return cache
 
 
 class HybridLayer(nn.Module):
@@ -109,7 +117,7 @@ class HybridLayer(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B T k"] | None]:
         """Return the residual stream after the layer, and the selection of tokens so far."""
         if mixers := self.named_mixers():
-            past = cache.past_tokens if cache is not None else 0
+            past = cache.past if cache is not None else 0
 
             def mix(normed: Tensor) -> Tensor:
                 nonlocal selection

@@ -19,13 +19,14 @@ def _shape(
     scale: float,
     window: int | None = None,
     sinks: Tensor | None = None,
+    length: Tensor | None = None,
 ) -> Tensor:
     return query.new_empty(*query.shape[:3], value.shape[3])
 
 
 @operator(
     "causal_attention(Tensor query, Tensor key, Tensor value, float scale,"
-    " int? window=None, Tensor? sinks=None) -> Tensor",
+    " int? window=None, Tensor? sinks=None, Tensor? length=None) -> Tensor",
     _shape,
 )
 def causal_attention(
@@ -35,6 +36,7 @@ def causal_attention(
     scale: float,
     window: int | None = None,
     sinks: Tensor | None = None,
+    length: Tensor | None = None,
 ) -> Tensor:
     """Return softmax(scale q k^T) v over the keys that each query may see.
 
@@ -45,12 +47,16 @@ def causal_attention(
         scale: factor on the scores.
         window: keys a query sees at most, itself included; None for all before it.
         sinks: [H], a further score of every query of a head, without a value; None for none.
+        length: [1], for one query over a static cache, whose first `length` keys it sees; None
+            where it sees the last key too.
 
     Returns:
         [B, T, H, V].
     """
     if query.shape[1] == 1 and window is not None:
         key, value, window = key[:, -window:], value[:, -window:], None
+    if length is not None:
+        return _step_attention(query, key, value, scale, sinks, length)
     if sinks is None:
         return _torch_attention(query, key, value, scale, window)
     pieces, later = [], query.shape[1]
@@ -82,6 +88,16 @@ def _torch_attention(
     return out.transpose(1, 2)
 
 
+def _step_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, sinks: Tensor | None, length: Tensor
+) -> Tensor:
+    """Attend from one query to the first `length` keys."""
+    visible = visible_tokens(1, key.shape[1], length, query.device)
+    if sinks is None:  # without a sink as with one that nothing is given to
+        sinks = torch.full((query.shape[2],), -torch.inf, device=query.device)
+    return _sink_attention(query, key, value, scale, visible, sinks)
+
+
 def _sink_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float, visible: Tensor, sinks: Tensor
 ) -> Tensor:
@@ -98,6 +114,13 @@ def _sink_attention(
     weights = torch.cat((scores, column), dim=-1).softmax(dim=-1)[..., :-1].to(value.dtype)
     out: Tensor = (weights.flatten(2, 3) @ value).unflatten(2, grouped.shape[2:4])
     return out.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def visible_tokens(new: int, seen: int, length: Tensor | None, device: torch.device) -> Tensor:
+    """Return [T, S], true where a query may see the key; see `causal_attention` for `length`."""
+    if length is None:
+        return causal_mask(new, seen, None, device)
+    return (torch.arange(seen, device=device) < length)[None]
 
 
 def causal_mask(

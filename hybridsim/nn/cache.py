@@ -1,14 +1,47 @@
-"""What layers keep between steps: typed, growing where they must, countable in bytes."""
+"""What layers keep between steps: typed, growing where they must, countable in bytes.
+
+A cache grows, or it is static: of a fixed capacity, written in place, with its length on the
+device. A step over a static cache does the same work on the same addresses whatever the length,
+which is what a captured CUDA graph needs.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 FIRST_CAPACITY = 64
+Past = int | Tensor  # tokens seen before a pass; on the device, [1], in a step of a static cache
+
+
+class Clock:
+    """How many tokens a static cache has seen: for passes of several on the host, for steps of one
+    on the device, where a replayed graph finds it.
+
+    Attributes:
+        past_tokens: tokens seen before the running pass.
+        length: [1] int32, tokens seen, that of the running step included.
+        position: [1] int64, the position of the running step's token.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.past_tokens = 0
+        self.length = torch.zeros(1, dtype=torch.int32, device=device)
+        self.position = torch.full((1,), -1, dtype=torch.int64, device=device)
+
+    def tick(self) -> Tensor:
+        """Begin a step of one token; return its position."""
+        self.length.add_(1)
+        return self.position.add_(1)
+
+    def set(self, tokens: int) -> None:
+        """Have seen `tokens` tokens."""
+        self.past_tokens = tokens
+        self.length.fill_(tokens)
+        self.position.fill_(tokens - 1)
 
 
 @dataclass
@@ -16,20 +49,33 @@ class TokenBuffer:
     """Entries of the tokens seen, oldest first: [B, tokens, ...].
 
     The storage grows by doubling, or is reserved at once; with a window only the newest entries
-    stay. For inference: entries are written in place.
+    stay. With a clock it is static: `reserved_tokens` is its capacity, and a window is a ring,
+    where the entry of position p stands at p modulo its size. For inference: entries are written in
+    place.
 
     Attributes:
         window: tokens that are kept at most, None for all.
         reserved_tokens: capacity of the first allocation.
+        clock: of the static cache that this is part of, else None.
+        valid: [1], how many entries that the last `append` returned are set, on the device; where
+            it exceeds their number, or is None, all are.
     """
 
     window: int | None = None
     reserved_tokens: int = FIRST_CAPACITY
     length: int = 0
     storage: Tensor | None = None
+    clock: Clock | None = None
+    valid: Tensor | None = None
 
     def append(self, entries: Tensor) -> Tensor:
-        """Add entries [B, T, ...]; return all that a query of these tokens may see."""
+        """Add entries [B, T, ...]; return all that a query of these tokens may see.
+
+        A step of one token over a static cache returns the whole storage, in any order, of which
+        `valid` entries are set.
+        """
+        if self.clock is not None:
+            return self._append_static(entries, self.clock)
         if self.window is not None:
             return self._append_windowed(entries)
         end = self.length + entries.shape[1]
@@ -57,9 +103,44 @@ class TokenBuffer:
         self.length = self.storage.shape[1]
         return seen
 
+    def _append_static(self, entries: Tensor, clock: Clock) -> Tensor:
+        if self.storage is None:
+            size = min(self.window or self.reserved_tokens, self.reserved_tokens)
+            # Zeros, as hidden entries are multiplied by a weight of zero.
+            self.storage = entries.new_zeros(entries.shape[0], size, *entries.shape[2:])
+        if entries.shape[1] == 1:
+            return self._append_step(entries, clock, self.storage)
+        self.valid = None
+        past, end = clock.past_tokens, clock.past_tokens + entries.shape[1]
+        if self.window is None:
+            self.storage[:, past:end] = entries
+            return self.storage[:, :end]
+        size = self.storage.shape[1]
+        kept = self._slots(max(past - size, 0), past)
+        seen = torch.cat((self.storage.index_select(1, kept), entries), dim=1)
+        newest = min(entries.shape[1], size)
+        self.storage.index_copy_(1, self._slots(end - newest, end), entries[:, -newest:])
+        return seen
+
+    def _append_step(self, entries: Tensor, clock: Clock, storage: Tensor) -> Tensor:
+        self.valid = clock.length
+        slot = clock.position if self.window is None else clock.position % storage.shape[1]
+        if storage.element_size() == 1:  # fp8, which torch copies as bytes only
+            storage.view(torch.uint8).index_copy_(1, slot, entries.view(torch.uint8))
+        else:
+            storage.index_copy_(1, slot, entries)
+        return storage
+
+    def _slots(self, first: int, end: int) -> Tensor:
+        """Return where the entries of positions first, .., end - 1 stand in a ring."""
+        assert self.storage is not None
+        return torch.arange(first, end, device=self.storage.device) % self.storage.shape[1]
+
     def stretch(self, tokens: int) -> None:
         """Claim `tokens` entries of unset content: a cache of any length, to count or to time."""
         assert self.storage is not None
+        if self.clock is not None:
+            return  # the clock says how many are set
         shape = list(self.storage.shape)
         self.length = tokens if self.window is None else min(tokens, self.window)
         shape[1] = self.length if self.window is not None else tokens + 1
@@ -70,7 +151,15 @@ class TokenBuffer:
         if self.storage is None:
             return 0
         per_token = self.storage[:, :1].numel() * self.storage.element_size()
+        if self.clock is not None:
+            return min(self.clock.past_tokens, self.storage.shape[1]) * per_token
         return self.length * per_token
+
+    def clear(self) -> None:
+        """Forget all entries; a static buffer keeps its storage."""
+        self.length = 0
+        if self.clock is None:
+            self.storage = None
 
 
 class LayerCache(ABC):
@@ -87,6 +176,16 @@ class LayerCache(ABC):
     def nbytes(self) -> int:
         """Return the bytes in use, over all sequences of the batch."""
         return sum(buffer.nbytes() for buffer in self.buffers())
+
+    def make_static(self, capacity: int, clock: Clock) -> None:
+        """Fix the capacity to `capacity` tokens, and write in place from now on."""
+        for buffer in self.buffers():
+            buffer.reserved_tokens, buffer.clock = capacity, clock
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for buffer in self.buffers():
+            buffer.clear()
 
 
 @dataclass
@@ -115,12 +214,50 @@ class LatentCache(LayerCache):
         return [part for part in parts if part is not None]
 
 
-@dataclass
 class RecurrentCache(LayerCache):
-    """State [B, H, K, V] and the short convolution's last columns [B, conv_size - 1, channels]."""
+    """State [B, H, K, V] and the short convolution's last columns [B, conv_size - 1, channels].
 
-    state: Tensor | None = None
-    conv: Tensor | None = None
+    Assigning replaces them. Once a static cache has them, it copies what is assigned into the
+    tensors that it holds; a kernel that has updated them in place assigns them to themselves.
+    """
+
+    def __init__(self) -> None:
+        self._state: Tensor | None = None
+        self._conv: Tensor | None = None
+        self.is_static = False
+
+    @property
+    def state(self) -> Tensor | None:
+        """The recurrent state, None before the first token."""
+        return self._state
+
+    @state.setter
+    def state(self, new: Tensor) -> None:
+        self._state = self._kept(self._state, new)
+
+    @property
+    def conv(self) -> Tensor | None:
+        """The convolution's columns, None before the first token."""
+        return self._conv
+
+    @conv.setter
+    def conv(self, new: Tensor) -> None:
+        self._conv = self._kept(self._conv, new)
+
+    def _kept(self, old: Tensor | None, new: Tensor) -> Tensor:
+        if not self.is_static or old is None or new is old:
+            return new
+        return old.copy_(new)
+
+    def make_static(self, capacity: int, clock: Clock) -> None:
+        self.is_static = True
+
+    def clear(self) -> None:
+        if self.is_static:
+            for tensor in self.tensors():
+                tensor.zero_()
+        else:
+            self._state = self._conv = None
 
     def buffers(self) -> list[TokenBuffer]:
         return []
@@ -132,19 +269,72 @@ class RecurrentCache(LayerCache):
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
 
 
-@dataclass
 class ModelCache:
-    """The caches of all mixers by node name, and how many tokens they have seen."""
+    """The caches of all mixers by node name, and how many tokens they have seen.
 
-    layers: dict[str, LayerCache] = field(default_factory=dict)
-    past_tokens: int = 0
+    Attributes:
+        layers: the caches.
+        clock: of a static cache, else None.
+    """
+
+    def __init__(self, layers: dict[str, LayerCache], clock: Clock | None = None) -> None:
+        self.layers = layers
+        self.clock = clock
+        self._past_tokens = 0
+        self._running: Past | None = None
+
+    def make_static(self, capacity: int, device: torch.device) -> None:
+        """Fix the capacity to `capacity` tokens; before the first pass.
+
+        A pass of one token is then a step that a CUDA graph can capture.
+        """
+        self.clock = Clock(device)
+        for layer in self.layers.values():
+            layer.make_static(capacity, self.clock)
+
+    @property
+    def past_tokens(self) -> int:
+        """Tokens seen before the running pass, as the host knows."""
+        return self._past_tokens if self.clock is None else self.clock.past_tokens
+
+    @property
+    def past(self) -> Past:
+        """Tokens seen before the running pass, as its mixers take them."""
+        return self.past_tokens if self._running is None else self._running
+
+    def begin(self, new_tokens: int) -> None:
+        """Begin a pass of `new_tokens` tokens."""
+        stepping = self.clock is not None and new_tokens == 1
+        self._running = self.clock.tick() if stepping and self.clock else None
+
+    def end(self, new_tokens: int) -> None:
+        """End a pass, whose tokens have now been seen."""
+        self._running = None
+        tokens = self.past_tokens + new_tokens
+        if self.clock is None:
+            self._past_tokens = tokens
+        elif new_tokens == 1:
+            self.clock.past_tokens = tokens  # the device's count is ahead already
+        else:
+            self.clock.set(tokens)
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        for layer in self.layers.values():
+            layer.clear()
+        self._set(0)
 
     def stretch(self, tokens: int) -> None:
         """Make every layer's cache `tokens` long, with unset content."""
         for layer in self.layers.values():
             for buffer in layer.buffers():
                 buffer.stretch(tokens)
-        self.past_tokens = tokens
+        self._set(tokens)
+
+    def _set(self, tokens: int) -> None:
+        self._past_tokens = tokens
+        if self.clock is not None:
+            self.clock.set(tokens)
 
     def nbytes(self) -> int:
         """Return the bytes in use, over all layers and sequences."""

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.nn.cache import LayerCache
+from hybridsim.nn.cache import LayerCache, Past
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class SequenceMixer(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "B T D"], cache: LayerCache | None = None, past_tokens: int = 0
+        self, x: Float[Tensor, "B T D"], cache: LayerCache | None = None, past_tokens: Past = 0
     ) -> Float[Tensor, "B T D"]:
         """Mix tokens; with a cache, continue after its tokens and leave the new ones in it.
 
@@ -58,7 +58,7 @@ class SequenceMixer(nn.Module, ABC):
         self,
         x: Float[Tensor, "B T D"],
         cache: LayerCache | None,
-        past_tokens: int,
+        past_tokens: Past,
         selection: Int[Tensor, "B T k"] | None,
     ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "B T k"] | None]:
         """Mix tokens as `forward` does, with the selection that layers may share.

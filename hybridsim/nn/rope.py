@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridsim.components import RopeSettings
+from hybridsim.nn.cache import Past
 
 
 def inverse_frequencies(settings: RopeSettings, rotary_dim: int) -> list[float]:
@@ -87,11 +88,10 @@ class RotaryEmbedding(nn.Module):
         frequencies = torch.tensor(inverse_frequencies(settings, self.rotary_dim))
         self.register_buffer("inv_freq", frequencies, persistent=False)
 
-    def forward(self, x: Float[Tensor, "B T H K"], past_tokens: int) -> Float[Tensor, "B T H K"]:
+    def forward(self, x: Float[Tensor, "B T H K"], past_tokens: Past) -> Float[Tensor, "B T H K"]:
         """Return x rotated for positions past_tokens, past_tokens + 1, ..."""
-        positions = torch.arange(
-            past_tokens, past_tokens + x.shape[1], device=x.device, dtype=torch.float32
-        )
+        new = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+        positions = new + past_tokens
         angles = (positions[:, None] * self.inv_freq.float()).unsqueeze(-2)  # [T, 1, pairs]
         cos, sin = (
             (angles.cos() * self.factor).to(x.dtype),
@@ -102,6 +102,6 @@ class RotaryEmbedding(nn.Module):
             first, second = turned[..., 0::2], turned[..., 1::2]
         else:
             first, second = turned.chunk(2, dim=-1)
-        new = (first * cos - second * sin, first * sin + second * cos)
-        turned = torch.stack(new, dim=-1).flatten(-2) if self.interleaved else torch.cat(new, -1)
+        pair = (first * cos - second * sin, first * sin + second * cos)
+        turned = torch.stack(pair, dim=-1).flatten(-2) if self.interleaved else torch.cat(pair, -1)
         return torch.cat((turned, kept), dim=-1)

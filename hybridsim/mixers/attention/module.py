@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hybridsim.components import NormSettings
 from hybridsim.mixers.attention.settings import AttentionSettings
 from hybridsim.nn.attention import causal_attention
-from hybridsim.nn.cache import KeyValueCache, LayerCache, TokenBuffer
+from hybridsim.nn.cache import KeyValueCache, LayerCache, Past, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.rope import RotaryEmbedding
@@ -47,15 +47,16 @@ class Attention(SequenceMixer):
         window = self.settings.window
         return KeyValueCache(*(TokenBuffer(window, reserved_tokens) for _ in range(2)))
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         q, k, v, gate = self.project(x, past_tokens)
+        length = None
         if cache is not None:
             assert isinstance(cache, KeyValueCache)
-            k, v = cache.keys.append(k), cache.values.append(v)
+            k, v, length = cache.keys.append(k), cache.values.append(v), cache.keys.valid
         s = self.settings
-        return self.output(causal_attention(q, k, v, s.scale, s.window, self.sinks), gate)
+        return self.output(causal_attention(q, k, v, s.scale, s.window, self.sinks, length), gate)
 
-    def project(self, x: Tensor, past_tokens: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def project(self, x: Tensor, past_tokens: Past) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Return queries [B, T, H, K], keys and values [B, T, H_kv, K], and the gate's input."""
         s, gate = self.settings, None
         x = scaled(x, s.input_scale)

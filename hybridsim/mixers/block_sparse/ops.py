@@ -7,33 +7,42 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hybridsim.nn.attention import causal_mask
+from hybridsim.nn.attention import visible_tokens
+from hybridsim.nn.cache import Past
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
 
 QUERIES_AT_ONCE = 64  # queries whose selected blocks are gathered together
 
 
-def _scores_shape(query: Tensor, key: Tensor, block_size: int) -> Tensor:
+def _scores_shape(
+    query: Tensor, key: Tensor, block_size: int, length: Tensor | None = None
+) -> Tensor:
     blocks = -(-key.shape[1] // block_size)
     return query.new_empty(*query.shape[:3], blocks)
 
 
-@operator("block_scores(Tensor query, Tensor key, int block_size) -> Tensor", _scores_shape)
-def block_scores(query: Tensor, key: Tensor, block_size: int) -> Tensor:
+@operator(
+    "block_scores(Tensor query, Tensor key, int block_size, Tensor? length=None) -> Tensor",
+    _scores_shape,
+)
+def block_scores(
+    query: Tensor, key: Tensor, block_size: int, length: Tensor | None = None
+) -> Tensor:
     """Return the highest q_th . k_s over the visible tokens s of each block, else minus infinity.
 
     Args:
         query: [B, T, H, K]; the queries are the last T of the S tokens.
         key: [B, S, K], shared by the heads.
         block_size: keys of a block; blocks are counted from the first token.
+        length: as in `causal_attention`.
 
     Returns:
         [B, T, H, blocks].
     """
     new, seen = query.shape[1], key.shape[1]
     scores = query @ key.mT[:, None]  # [B, T, H, S]
-    visible = causal_mask(new, seen, None, query.device)[:, None]
+    visible = visible_tokens(new, seen, length, query.device)[:, None]
     scores = scores.masked_fill(~visible, -torch.inf)
     scores = F.pad(scores, (0, -seen % block_size), value=-torch.inf)
     best: Tensor = scores.unflatten(-1, (-1, block_size)).amax(dim=-1)
@@ -42,13 +51,13 @@ def block_scores(query: Tensor, key: Tensor, block_size: int) -> Tensor:
 
 def select_blocks(
     scores: Float[Tensor, "B T H N"],
-    past_tokens: int,
+    past_tokens: Past,
     block_size: int,
     topk_blocks: int,
     local_blocks: int,
 ) -> Int[Tensor, "B T H n"]:
     """Return the blocks with the highest scores, the local ones always; -1 where none is left."""
-    query = torch.arange(past_tokens, past_tokens + scores.shape[1], device=scores.device)
+    query = past_tokens + torch.arange(scores.shape[1], device=scores.device)
     own = (query // block_size)[:, None, None]
     block = torch.arange(scores.shape[-1], device=scores.device)
     local = (block <= own) & (block > own - local_blocks)
@@ -59,18 +68,30 @@ def select_blocks(
 
 
 def _attention_shape(
-    query: Tensor, key: Tensor, value: Tensor, blocks: Tensor, block_size: int, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    blocks: Tensor,
+    block_size: int,
+    scale: float,
+    length: Tensor | None = None,
 ) -> Tensor:
     return query.new_empty(query.shape)
 
 
 @operator(
     "block_attention(Tensor query, Tensor key, Tensor value, Tensor blocks, int block_size,"
-    " float scale) -> Tensor",
+    " float scale, Tensor? length=None) -> Tensor",
     _attention_shape,
 )
 def block_attention(
-    query: Tensor, key: Tensor, value: Tensor, blocks: Tensor, block_size: int, scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    blocks: Tensor,
+    block_size: int,
+    scale: float,
+    length: Tensor | None = None,
 ) -> Tensor:
     """Return attention of every query over the visible keys of the blocks its key head selected.
 
@@ -81,17 +102,20 @@ def block_attention(
         blocks: [B, T, H_kv, n]; -1 is none.
         block_size: keys of a block.
         scale: factor on the scores.
+        length: as in `causal_attention`.
 
     Returns:
         [B, T, H, K].
     """
+    first = key.shape[1] - query.shape[1] if length is None else length - 1
+    positions = first + torch.arange(query.shape[1], device=query.device)
     parts = zip(
         query.split(QUERIES_AT_ONCE, 1),
         blocks.split(QUERIES_AT_ONCE, 1),
-        range(key.shape[1] - query.shape[1], key.shape[1], QUERIES_AT_ONCE),
+        positions.split(QUERIES_AT_ONCE),
         strict=True,
     )
-    pieces = [_attend(q, key, value, b, first, block_size, scale) for q, b, first in parts]
+    pieces = [_attend(q, key, value, b, at, block_size, scale) for q, b, at in parts]
     return torch.cat(pieces, dim=1)
 
 
@@ -100,16 +124,15 @@ def _attend(
     key: Tensor,
     value: Tensor,
     blocks: Tensor,
-    first: int,
+    positions: Tensor,
     block_size: int,
     scale: float,
 ) -> Tensor:
-    """Attend from queries at positions first, first + 1, ..."""
+    """Attend from queries at the positions, [T]."""
     heads = key.shape[2]
     inside = torch.arange(block_size, device=key.device)
     tokens = (blocks[..., None] * block_size + inside).flatten(-2)  # [B, T, H_kv, n * block]
-    position = torch.arange(first, first + query.shape[1], device=key.device)[:, None, None]
-    hidden = (tokens < 0) | (tokens > position)
+    hidden = (tokens < 0) | (tokens > positions[:, None, None])
     batch = torch.arange(key.shape[0], device=key.device)[:, None, None, None]
     head = torch.arange(heads, device=key.device)[:, None]
     at = tokens.clamp(0, key.shape[1] - 1)

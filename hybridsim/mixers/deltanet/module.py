@@ -10,7 +10,7 @@ from hybridsim.components import NormSettings
 from hybridsim.mixers.deltanet.ops import chunk_deltanet, recurrent_deltanet
 from hybridsim.mixers.deltanet.settings import DeltaNetSettings
 from hybridsim.nn.activation import PLAIN
-from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.delta_rule import write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
@@ -49,7 +49,7 @@ class DeltaNet(SequenceMixer):
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return RecurrentCache()
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v = self.project(x, cache)

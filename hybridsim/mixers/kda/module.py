@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hybridsim.components import NormSettings
 from hybridsim.mixers.kda.ops import chunk_kda, log_decay
 from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
-from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.delta_rule import recurrent_delta_rule, write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
@@ -53,7 +53,7 @@ class KimiDeltaAttention(SequenceMixer):
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return RecurrentCache()
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v = self.project(x, cache)

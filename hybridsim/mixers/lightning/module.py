@@ -9,7 +9,7 @@ from hybridsim.components import NormSettings
 from hybridsim.mixers.lightning.ops import chunk_lightning, decay_slopes, recurrent_lightning
 from hybridsim.mixers.lightning.settings import LightningAttentionSettings
 from hybridsim.nn.activation import PLAIN
-from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
@@ -48,7 +48,7 @@ class LightningAttention(SequenceMixer):
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return RecurrentCache()
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v = self.project(x, past_tokens)
@@ -67,7 +67,7 @@ class LightningAttention(SequenceMixer):
         projected: Tensor = self.o_proj((self.o_norm(out.flatten(-2)) * gate).to(x.dtype))
         return projected
 
-    def project(self, x: Tensor, past_tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, past_tokens: Past) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v in float32, [B, T, H, K] each."""
         s = self.settings
         mixed = self.qkv_proj(x)

@@ -13,7 +13,7 @@ from hybridsim.mixers.linear_attention.ops import (
 )
 from hybridsim.mixers.linear_attention.settings import LinearAttentionSettings
 from hybridsim.nn.activation import PLAIN
-from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
@@ -52,7 +52,7 @@ class LinearAttention(SequenceMixer):
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return RecurrentCache()
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v = self.project(x)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hybridsim.components import NormSettings
 from hybridsim.mixers.mamba2.ops import chunk_ssd, recurrent_ssd
 from hybridsim.mixers.mamba2.settings import Mamba2Settings
-from hybridsim.nn.cache import LayerCache, RecurrentCache
+from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
@@ -52,7 +52,7 @@ class Mamba2(SequenceMixer):
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return RecurrentCache()
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         z, x_heads, b, c, dt = self.project(x, cache)

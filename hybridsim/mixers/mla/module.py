@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
 from hybridsim.nn.attention import causal_attention
-from hybridsim.nn.cache import LatentCache, LayerCache, TokenBuffer
+from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
@@ -51,19 +51,19 @@ class MultiHeadLatentAttention(SequenceMixer):
     def new_cache(self, reserved_tokens: int) -> LayerCache:
         return LatentCache(TokenBuffer(reserved_tokens=reserved_tokens))
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         query = self.project_query(self.query_latent(x), past_tokens)
-        latents = self.project_latent(x, past_tokens)
+        latents, length = self.project_latent(x, past_tokens), None
         if cache is not None:
             assert isinstance(cache, LatentCache)
-            latents = cache.latents.append(latents)
-        return self.output(x, self.attend(query, latents))
+            latents, length = cache.latents.append(latents), cache.latents.valid
+        return self.output(x, self.attend(query, latents, length))
 
     def query_latent(self, x: Tensor) -> Tensor:
         """Return the query's bottleneck [B, T, q_lora_rank], or x where there is none."""
         return x if self.settings.q_lora_rank is None else self.q_a_norm(self.q_a_proj(x))
 
-    def project_query(self, latent: Tensor, past_tokens: int) -> Tensor:
+    def project_query(self, latent: Tensor, past_tokens: Past) -> Tensor:
         """Return queries [B, T, H, nope + rope], rotated."""
         s = self.settings
         projection = self.q_proj if s.q_lora_rank is None else self.q_b_proj
@@ -73,7 +73,7 @@ class MultiHeadLatentAttention(SequenceMixer):
         nope, rope = query.split((s.qk_nope_head_dim, s.qk_rope_head_dim), dim=-1)
         return torch.cat((nope, self.rope(rope, past_tokens)), dim=-1)
 
-    def project_latent(self, x: Tensor, past_tokens: int) -> Tensor:
+    def project_latent(self, x: Tensor, past_tokens: Past) -> Tensor:
         """Return the cached [B, T, R + rope]: the normalised latent and the rotated channels."""
         s = self.settings
         latent, rope = self.kv_a_proj(x).split((s.kv_lora_rank, s.qk_rope_head_dim), dim=-1)
@@ -81,12 +81,13 @@ class MultiHeadLatentAttention(SequenceMixer):
             rope = self.rope(rope[..., None, :], past_tokens).squeeze(-2)
         return torch.cat((self.kv_a_norm(latent), rope), dim=-1)
 
-    def attend(self, query: Tensor, latents: Tensor) -> Tensor:
+    def attend(self, query: Tensor, latents: Tensor, length: Tensor | None) -> Tensor:
         """Return the heads' outputs [B, T, H, V] for queries over all visible latents."""
         if query.shape[1] == 1:
-            absorbed = self.absorb(query)
-            values = latents[..., None, : self.settings.kv_lora_rank]
-            out = causal_attention(absorbed, latents[..., None, :], values, self.scale)
+            keys, rank = latents[..., None, :], self.settings.kv_lora_rank
+            out = causal_attention(
+                self.absorb(query), keys, keys[..., :rank], self.scale, length=length
+            )
             return self.values(out)
         key, value = self.rebuild(latents)
         return causal_attention(query, key, value, self.scale)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hybridsim.mixers.mla.module import MultiHeadLatentAttention
 from hybridsim.mixers.sparse_mla.ops import index_scores, select_tokens, selected_attention
 from hybridsim.mixers.sparse_mla.settings import SparseLatentAttentionSettings
-from hybridsim.nn.cache import LatentCache, LayerCache, TokenBuffer
+from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace
 from hybridsim.nn.precision import wide
 from hybridsim.nn.quantize import dequantize, quantize
@@ -40,25 +40,25 @@ class SparseLatentAttention(MultiHeadLatentAttention):
         rounded = self.settings.index_key_dtype == "fp8"
         return LatentCache(latents, keys, scales if rounded else None)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         return self.mix(x, cache, past_tokens, None)[0]
 
     def mix(
-        self, x: Tensor, cache: LayerCache | None, past_tokens: int, selection: Tensor | None
+        self, x: Tensor, cache: LayerCache | None, past_tokens: Past, selection: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         assert cache is None or isinstance(cache, LatentCache)
         s = self.settings
         query_latent = self.query_latent(x)
         query = self.project_query(query_latent, past_tokens)
-        latents = self.project_latent(x, past_tokens)
+        latents, length = self.project_latent(x, past_tokens), None
         if cache is not None:
-            latents = cache.latents.append(latents)
+            latents, length = cache.latents.append(latents), cache.latents.valid
         if self.indexer is not None:
             index_keys = self.indexer.remember(x, cache, past_tokens)
         if latents.shape[1] <= s.index_topk:
-            return self.output(x, self.attend(query, latents)), None
+            return self.output(x, self.attend(query, latents, length)), None
         if self.indexer is not None:
-            scores = self.indexer(x, query_latent, index_keys, past_tokens)
+            scores = self.indexer(x, query_latent, index_keys, past_tokens, length)
             selection = select_tokens(scores, s.index_topk)
         assert selection is not None  # the spec has a layer before this one that selects
         absorbed = self.absorb(query)
@@ -83,7 +83,14 @@ class LightningIndexer(nn.Module):
             rope = replace(s.rope, rotary_dim=s.qk_rope_head_dim)
             self.rope = RotaryEmbedding(rope, s.index_head_dim, s.index_rope_interleaved)
 
-    def forward(self, x: Tensor, query_latent: Tensor, keys: Tensor, past_tokens: int) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        query_latent: Tensor,
+        keys: Tensor,
+        past_tokens: Past,
+        length: Tensor | None,
+    ) -> Tensor:
         """Return scores [B, T, S] in float32 of all tokens, by their keys, for the new ones."""
         s = self.settings
         query = self.q_proj(query_latent).unflatten(-1, (s.index_num_heads, s.index_head_dim))
@@ -91,9 +98,9 @@ class LightningIndexer(nn.Module):
             query = self.rope(query, past_tokens)
         weight = wide(self.weights_proj(x)) * (s.index_num_heads * s.index_head_dim) ** -0.5
         query = wide(query)
-        return index_scores(query, keys.to(query.dtype), weight)
+        return index_scores(query, keys.to(query.dtype), weight, length)
 
-    def remember(self, x: Tensor, cache: LatentCache | None, past_tokens: int) -> Tensor:
+    def remember(self, x: Tensor, cache: LatentCache | None, past_tokens: Past) -> Tensor:
         """Return the keys of all tokens, [B, S, K] in float32, the new ones now in the cache."""
         key = self.k_norm(self.k_proj(x))
         if self.rope is not None:

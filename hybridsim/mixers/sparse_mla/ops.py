@@ -6,19 +6,26 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hybridsim.nn.attention import causal_mask
+from hybridsim.nn.attention import visible_tokens
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
 
 QUERIES_AT_ONCE = 64  # queries whose selected latents are gathered together
 
 
-def _scores_shape(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+def _scores_shape(
+    query: Tensor, key: Tensor, weight: Tensor, length: Tensor | None = None
+) -> Tensor:
     return query.new_empty(*query.shape[:2], key.shape[1])
 
 
-@operator("index_scores(Tensor query, Tensor key, Tensor weight) -> Tensor", _scores_shape)
-def index_scores(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
+@operator(
+    "index_scores(Tensor query, Tensor key, Tensor weight, Tensor? length=None) -> Tensor",
+    _scores_shape,
+)
+def index_scores(
+    query: Tensor, key: Tensor, weight: Tensor, length: Tensor | None = None
+) -> Tensor:
     """Return I_ts = sum_h w_th relu(q_th . k_s), minus infinity where s is after t.
 
     Source: DeepSeek-V3.2-Exp report, eq. 1.
@@ -27,6 +34,7 @@ def index_scores(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
         query: [B, T, H, K]; the queries are the last T of the S tokens.
         key: [B, S, K], shared by the heads.
         weight: [B, T, H].
+        length: as in `causal_attention`.
 
     Returns:
         [B, T, S].
@@ -34,7 +42,7 @@ def index_scores(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
     new, seen = query.shape[1], key.shape[1]
     scores = (query @ key.mT[:, None]).relu()  # [B, T, H, S]
     total = (weight[..., None, :] @ scores).squeeze(-2)
-    return total.masked_fill(~causal_mask(new, seen, None, query.device), -torch.inf)
+    return total.masked_fill(~visible_tokens(new, seen, length, query.device), -torch.inf)
 
 
 def select_tokens(scores: Float[Tensor, "B T S"], topk: int) -> Int[Tensor, "B T k"]:
