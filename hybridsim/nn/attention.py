@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hybridsim.kernels.choice import choose, note
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
 
@@ -53,8 +57,15 @@ def causal_attention(
     Returns:
         [B, T, H, V].
     """
-    if query.shape[1] == 1 and window is not None:
-        key, value, window = key[:, -window:], value[:, -window:], None
+    if query.shape[1] == 1:
+        if window is not None:
+            key, value, window = key[:, -window:], value[:, -window:], None
+        kernel = choose("decode_attention", query, key, value, sinks)
+        if kernel is not None:
+            found: Tensor = kernel(
+                query[:, 0], key, value, _length(key, length), scale, sinks=sinks
+            )
+            return found[:, None]
     if length is not None:
         return _step_attention(query, key, value, scale, sinks, length)
     if sinks is None:
@@ -76,16 +87,37 @@ def _torch_attention(
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
     square = new == seen and window is None
     mask = None if new == 1 or square else causal_mask(new, seen, window, query.device)
-    out = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=square and new > 1,
-        scale=scale,
-        enable_gqa=heads != key.shape[1],
-    )
+    causal, shared = square and new > 1, heads != key.shape[1]
+    with _fast_backends(query):
+        if query.is_cuda:
+            chosen = torch._fused_sdp_choice(
+                query, key, value, mask, is_causal=causal, scale=scale, enable_gqa=shared
+            )
+            note("causal_attention", f"torch {SDPBackend(chosen).name.lower()}")
+        out = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=shared,
+        )
     return out.transpose(1, 2)
+
+
+def _fast_backends(query: Tensor) -> AbstractContextManager[None]:
+    """Prefer cuDNN on CUDA: about twice as fast as flash on an H100, and it takes MLA's sizes."""
+    if not query.is_cuda:
+        return nullcontext()
+    order = [
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    ]
+    context: AbstractContextManager[None] = sdpa_kernel(order, set_priority=True)
+    return context
 
 
 def _step_attention(
@@ -114,6 +146,37 @@ def _sink_attention(
     weights = torch.cat((scores, column), dim=-1).softmax(dim=-1)[..., :-1].to(value.dtype)
     out: Tensor = (weights.flatten(2, 3) @ value).unflatten(2, grouped.shape[2:4])
     return out.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def _length(key: Tensor, length: Tensor | None) -> Tensor:
+    """Return how many keys one query sees, on the device."""
+    if length is not None:
+        return length
+    return torch.full((1,), key.shape[1], dtype=torch.int32, device=key.device)
+
+
+def latent_attention(
+    query: Tensor, latents: Tensor, value_dim: int, scale: float, length: Tensor | None
+) -> Tensor:
+    """Return one query's attention over latents that are keys and values at once.
+
+    Args:
+        query: [B, 1, H, W], absorbed: against latents.
+        latents: [B, S, W]; the first `value_dim` channels are the values.
+        value_dim: R.
+        scale: factor on the scores.
+        length: as in `causal_attention`.
+
+    Returns:
+        [B, 1, H, R].
+    """
+    kernel = choose("latent_decode_attention", query, latents)
+    if kernel is not None:
+        found: Tensor = kernel(query[:, 0], latents, _length(latents, length), scale, value_dim)
+        return found[:, None]
+    keys = latents[..., None, :]
+    out: Tensor = causal_attention(query, keys, keys[..., :value_dim], scale, length=length)
+    return out
 
 
 def visible_tokens(new: int, seen: int, length: Tensor | None, device: torch.device) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import RecurrentCache
 from hybridsim.nn.library import operator
@@ -40,12 +41,27 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, cache: RecurrentCache | None) -> Tensor:
         """Map x [B, T, channels]; the cache gives the columns before and takes the last ones."""
-        kept = self.weight.shape[1] - 1
         past = cache.conv if cache is not None else None
-        if past is None:
-            past = x.new_zeros(x.shape[0], kept, x.shape[2])
-        padded = torch.cat((past, x), dim=1)
+        kernel = choose("short_convolution", x, self.weight, activation=self.activation)
+        if kernel is not None:
+            out: Tensor = kernel(x, self.weight, self.bias, past, self.activation)
+            if cache is not None:
+                cache.conv = self._last_columns(x, past)
+            return out
+        padded = torch.cat((self._columns_before(x, past), x), dim=1)
         if cache is not None:
-            cache.conv = padded[:, padded.shape[1] - kept :].clone()
+            cache.conv = self._last_columns(x, past)
         out = causal_conv1d(padded, self.weight)
         return PLAIN[self.activation](out if self.bias is None else out + self.bias)
+
+    def _columns_before(self, x: Tensor, past: Tensor | None) -> Tensor:
+        if past is not None:
+            return past
+        return x.new_zeros(x.shape[0], self.weight.shape[1] - 1, x.shape[2])
+
+    def _last_columns(self, x: Tensor, past: Tensor | None) -> Tensor:
+        """Return a copy of the columns that the next pass needs, [B, conv_size - 1, channels]."""
+        kept = self.weight.shape[1] - 1
+        if x.shape[1] >= kept:
+            return x[:, x.shape[1] - kept :].clone()
+        return torch.cat((self._columns_before(x, past), x), dim=1)[:, -kept:].clone()

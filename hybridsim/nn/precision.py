@@ -9,3 +9,8 @@ from torch import Tensor
 def wide(x: Tensor) -> Tensor:
     """Return x in float32, or as it is where it is wider."""
     return x if x.dtype == torch.float64 else x.float()
+
+
+def wide_zeros(x: Tensor, *shape: int) -> Tensor:
+    """Return zeros of this shape in the dtype of `wide(x)`: a state before the first token."""
+    return x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from hybridsim.ffn.dense.module import Dense
 from hybridsim.ffn.dense.settings import DenseSettings
 from hybridsim.ffn.moe.ops import grouped_linear, route
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
 from hybridsim.nn.precision import wide
@@ -94,6 +97,16 @@ class Experts(nn.Module):
             weights: [N, k] in float32.
             experts: [N, k], numbers of the experts.
         """
+        kernel = choose(
+            "moe_small",
+            x,
+            self.down_proj,
+            weights,
+            slots=experts.numel(),
+            activation=self.settings.activation,
+        )
+        if kernel is not None:
+            return self._fused(kernel, x, weights, experts)
         flat = experts.flatten()
         order = flat.argsort(stable=True)
         counts = torch.zeros(self.settings.num_experts, dtype=torch.long, device=x.device)
@@ -105,6 +118,25 @@ class Experts(nn.Module):
         # The weighted sum over a token's experts.
         per_token = wide(unsorted.unflatten(0, experts.shape))
         return (per_token * weights[..., None]).sum(dim=1).to(x.dtype)
+
+    def _fused(
+        self, kernel: Callable[..., Tensor], x: Tensor, weights: Tensor, experts: Tensor
+    ) -> Tensor:
+        s = self.settings
+        up = self.gate_up_proj if s.gated else self.up_proj
+        found: Tensor = kernel(
+            x,
+            up,
+            self.down_proj,
+            weights,
+            experts,
+            s.activation,
+            gated=s.gated,
+            limit=s.activation_limit,
+            up_bias=self.gate_up_proj_bias if s.gated else self.up_proj_bias,
+            down_bias=self.down_proj_bias,
+        )
+        return found
 
     def _inner(self, rows: Tensor, counts: Tensor, chosen: Tensor) -> Tensor:
         activation = self.settings.activation

@@ -10,6 +10,8 @@ from torch import Tensor
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.nn.library import operator
 
+GATHERED_ROWS = 64  # rows for which copies of their experts' matrices are no burden
+
 
 def _shape(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[2])
@@ -29,6 +31,9 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """
     if x.dtype == torch.bfloat16 and (x.is_cuda or x.is_meta):
         return F.grouped_mm(x, weight, offs=counts.cumsum(0).to(torch.int32))
+    if x.is_cuda and x.shape[0] <= GATHERED_ROWS:  # without a word to the host
+        experts = torch.repeat_interleave(counts, output_size=x.shape[0])
+        return torch.bmm(x[:, None], weight[experts]).squeeze(1)
     pieces = x.split(counts.tolist())
     return torch.cat([rows @ weight[e] for e, rows in enumerate(pieces) if rows.shape[0]])
 

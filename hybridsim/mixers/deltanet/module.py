@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.deltanet.ops import chunk_deltanet, recurrent_deltanet
+from hybridsim.mixers.deltanet.ops import deltanet
 from hybridsim.mixers.deltanet.settings import DeltaNetSettings
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.delta_rule import write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
-from hybridsim.nn.norm import RMSNorm, l2_normalize, sum_normalize
+from hybridsim.nn.norm import RMSNorm, gated_rms_norm, l2_normalize, sum_normalize
 from hybridsim.nn.precision import wide
 
 
@@ -57,11 +57,7 @@ class DeltaNet(SequenceMixer):
         state = cache.state if cache is not None else None
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_k_dim, s.head_v_dim)
-        if x.shape[1] == 1:
-            out, state = recurrent_deltanet(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], state)
-            out = out[:, None]
-        else:
-            out, state = chunk_deltanet(q, k, v, beta, state, s.chunk_size)
+        out, state = deltanet(q, k, v, beta, state, chunk_size=s.chunk_size, like=x)
         if cache is not None:
             cache.state = state
         return self.output(x, out)
@@ -80,8 +76,9 @@ class DeltaNet(SequenceMixer):
 
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the layer's output from the heads' [B, T, H, V]."""
-        out = self.o_norm(out)
-        if self.g_proj is not None:
-            out = out * F.silu(wide(self.g_proj(x)).view_as(out))
+        if self.g_proj is None:
+            out = self.o_norm(out)
+        else:
+            out = gated_rms_norm(out, self.g_proj(x).view_as(out), self.o_norm, "silu")
         projected: Tensor = self.o_proj(out.to(x.dtype).flatten(-2))
         return projected

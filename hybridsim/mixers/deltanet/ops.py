@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.delta_rule import (
     State,
     from_chunks,
@@ -20,6 +21,33 @@ from hybridsim.nn.delta_rule import (
     to_chunks,
 )
 from hybridsim.steps import Step
+
+
+def deltanet(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    beta: Float[Tensor, "B T H"],
+    state: State,
+    *,
+    chunk_size: int,
+    like: Tensor,
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Return outputs and last state by the form, and the kernel, that suit the tokens.
+
+    Kernels take their inputs in the dtype of `like`.
+    """
+    single = q.shape[1] == 1
+    operation = "recurrent_delta_rule" if single else "chunk_delta_rule"
+    kernel = choose(operation, like, q, key_dim=q.shape[-1], value_dim=v.shape[-1])
+    if kernel is not None:
+        narrow = (x.to(like.dtype) for x in (q, k, v))
+        found: tuple[Tensor, Tensor] = kernel(*narrow, beta, state)
+        return found
+    if single:
+        out, state = recurrent_deltanet(q[:, 0], k[:, 0], v[:, 0], beta[:, 0], state)
+        return out[:, None], state
+    return chunk_deltanet(q, k, v, beta, state, chunk_size)
 
 
 def recurrent_deltanet(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.gated_deltanet.ops import chunk_gated_delta_rule
+from hybridsim.mixers.gated_deltanet.ops import gated_delta_rule
 from hybridsim.mixers.gated_deltanet.settings import GatedDeltaNetSettings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
-from hybridsim.nn.delta_rule import recurrent_delta_rule, write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
-from hybridsim.nn.norm import RMSNorm, l2_normalize
-from hybridsim.nn.precision import wide
+from hybridsim.nn.norm import RMSNorm, gated_rms_norm
+from hybridsim.nn.precision import wide_zeros
 
 
 class GatedDeltaNet(SequenceMixer):
@@ -48,45 +46,45 @@ class GatedDeltaNet(SequenceMixer):
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v, z = self.project(x, cache)
-        g, beta = self.gates(x)
+        raw_decay, raw_strength = self.gates(x)
         state = cache.state if cache is not None else None
         if state is None:
-            state = q.new_zeros(x.shape[0], s.num_v_heads, s.head_k_dim, s.head_v_dim)
-        if x.shape[1] == 1:
-            decay = g[:, 0, :, None]
-            out, state = recurrent_delta_rule(q[:, 0], k[:, 0], v[:, 0], decay, beta[:, 0], state)
-            out = out[:, None]
-        else:
-            out, state = chunk_gated_delta_rule(q, k, v, g, beta, state, s.chunk_size)
+            state = wide_zeros(q, x.shape[0], s.num_v_heads, s.head_k_dim, s.head_v_dim)
+        out, state = gated_delta_rule(
+            q,
+            k,
+            v,
+            raw_decay,
+            raw_strength,
+            self.A_log,
+            self.dt_bias,
+            state,
+            negative_eigenvalues=s.negative_eigenvalues,
+            chunk_size=s.chunk_size,
+        )
         if cache is not None:
             cache.state = state
-        gated = (self.o_norm(out) * F.silu(z)).to(x.dtype)
-        projected: Tensor = self.o_proj(gated.flatten(-2))
+        gated = gated_rms_norm(out, z, self.o_norm, "silu")
+        projected: Tensor = self.o_proj(gated.to(x.dtype).flatten(-2))
         return projected
 
     def project(
         self, x: Tensor, cache: RecurrentCache | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return q, k [B, T, HV, K], v and the output gate z [B, T, HV, V], in float32."""
+        """Return q, k [B, T, H, K], v and the output gate z [B, T, HV, V]."""
         s = self.settings
         group = s.num_v_heads // s.num_heads
         # The checkpoint's order: for each key head its q, k, the values of its group, their z.
         sizes = (s.head_k_dim, s.head_k_dim, group * s.head_v_dim, group * s.head_v_dim)
         parts = self.in_proj_qkvz(x).unflatten(-1, (s.num_heads, -1)).split(sizes, dim=-1)
         mixed = torch.cat([part.flatten(-2) for part in parts[:3]], dim=-1)
-        mixed = wide(self.conv1d(mixed, cache))
-        q, k, v = mixed.split((s.key_dim, s.key_dim, s.value_dim), dim=-1)
+        q, k, v = self.conv1d(mixed, cache).split((s.key_dim, s.key_dim, s.value_dim), dim=-1)
         q, k = (t.unflatten(-1, (s.num_heads, s.head_k_dim)) for t in (q, k))
-        q, k = l2_normalize(q) * s.head_k_dim**-0.5, l2_normalize(k)
-        q, k = (t.repeat_interleave(group, dim=-2) for t in (q, k))
         v = v.unflatten(-1, (s.num_v_heads, s.head_v_dim))
-        z = wide(parts[3]).reshape(*x.shape[:2], s.num_v_heads, s.head_v_dim)
-        return q, k, v, z
+        return q, k, v, parts[3].reshape(v.shape)
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log decay and write strength, [B, T, HV] in float32."""
-        s = self.settings
-        parts = wide(self.in_proj_ba(x)).unflatten(-1, (s.num_heads, 2, -1))
+        """Return what decays and write strengths are computed from, [B, T, HV]."""
+        parts = self.in_proj_ba(x).unflatten(-1, (self.settings.num_heads, 2, -1))
         b, a = (part.flatten(-2) for part in parts.unbind(-2))
-        g = -wide(self.A_log).exp() * F.softplus(a + wide(self.dt_bias))
-        return g, write_strength(b, s.negative_eigenvalues)
+        return a, b

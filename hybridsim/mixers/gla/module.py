@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.gla.ops import chunk_gla, recurrent_gla
+from hybridsim.mixers.gla.ops import gated_linear_attention
 from hybridsim.mixers.gla.settings import GatedLinearAttentionSettings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
-from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide
 
 
@@ -52,11 +52,7 @@ class GatedLinearAttention(SequenceMixer):
         state = cache.state if cache is not None else None
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_k_dim, s.head_v_dim)
-        if x.shape[1] == 1:
-            out, state = recurrent_gla(q[:, 0], k[:, 0], v[:, 0], g[:, 0], state)
-            out = out[:, None]
-        else:
-            out, state = chunk_gla(q, k, v, g, state, s.chunk_size)
+        out, state = gated_linear_attention(q, k, v, g, state, chunk_size=s.chunk_size, like=x)
         if cache is not None:
             cache.state = state
         return self.output(x, out)
@@ -79,8 +75,9 @@ class GatedLinearAttention(SequenceMixer):
 
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the layer's output from the heads' [B, T, H, V]."""
-        out = self.o_norm(out)
-        if self.g_proj is not None:
-            out = out * F.silu(wide(self.g_proj(x)).view_as(out))
+        if self.g_proj is None:
+            out = self.o_norm(out)
+        else:
+            out = gated_rms_norm(out, self.g_proj(x).view_as(out), self.o_norm, "silu")
         projected: Tensor = self.o_proj(out.to(x.dtype).flatten(-2))
         return projected

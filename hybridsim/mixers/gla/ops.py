@@ -13,10 +13,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.decayed_scores import decayed_scores
 from hybridsim.nn.delta_rule import State, from_chunks, to_chunks
 from hybridsim.nn.linear_attention import scan_linear_chunks, write_and_read
 from hybridsim.steps import BLOCK_SIZE, Step
+
+
+def gated_linear_attention(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    g: Float[Tensor, "B T H K"],
+    state: State,
+    *,
+    chunk_size: int,
+    like: Tensor,
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Return outputs and last state by the form, and the kernel, that suit the tokens.
+
+    Kernels take q, k and v in the dtype of `like`.
+    """
+    single = q.shape[1] == 1
+    operation = "recurrent_gla" if single else "chunk_gla"
+    kernel = choose(operation, like, q, key_dim=q.shape[-1], value_dim=v.shape[-1])
+    if kernel is not None:
+        narrow = (x.to(like.dtype) for x in (q, k, v))
+        found: tuple[Tensor, Tensor] = kernel(*narrow, g, state)
+        return found
+    if single:
+        out, state = recurrent_gla(q[:, 0], k[:, 0], v[:, 0], g[:, 0], state)
+        return out[:, None], state
+    return chunk_gla(q, k, v, g, state, chunk_size)
 
 
 def naive_gla(

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.kda.ops import chunk_kda, log_decay
+from hybridsim.mixers.kda.ops import kimi_delta_attention
 from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
-from hybridsim.nn.delta_rule import recurrent_delta_rule, write_strength
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
-from hybridsim.nn.norm import RMSNorm, l2_normalize
-from hybridsim.nn.precision import wide
+from hybridsim.nn.norm import RMSNorm, gated_rms_norm
+from hybridsim.nn.precision import wide_zeros
 
 
 class KimiDeltaAttention(SequenceMixer):
@@ -57,39 +56,45 @@ class KimiDeltaAttention(SequenceMixer):
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
         q, k, v = self.project(x, cache)
-        g, beta = self.gates(x)
+        raw_decay, raw_strength = self.gates(x)
         state = cache.state if cache is not None else None
         if state is None:
-            state = q.new_zeros(x.shape[0], s.num_heads, s.head_dim, s.head_dim)
-        if x.shape[1] == 1:
-            out, state = recurrent_delta_rule(q[:, 0], k[:, 0], v[:, 0], g[:, 0], beta[:, 0], state)
-            out = out[:, None]
-        else:
-            out, state = chunk_kda(q, k, v, g, beta, state, s.chunk_size)
+            state = wide_zeros(q, x.shape[0], s.num_heads, s.head_dim, s.head_dim)
+        out, state = kimi_delta_attention(
+            q,
+            k,
+            v,
+            raw_decay,
+            raw_strength,
+            self.A_log,
+            self.dt_bias,
+            state,
+            lower_bound=s.gate_lower_bound,
+            negative_eigenvalues=s.negative_eigenvalues,
+            chunk_size=s.chunk_size,
+        )
         if cache is not None:
             cache.state = state
         return self.output(x, out)
 
     def project(self, x: Tensor, cache: RecurrentCache | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k, v in float32, [B, T, H, K] each; q and k normalised, q scaled."""
+        """Return q, k, v after the convolution, [B, T, H, K] each."""
         s = self.settings
         mixed = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
-        mixed = wide(self.conv1d(mixed, cache)).unflatten(-1, (3, s.num_heads, s.head_dim))
+        mixed = self.conv1d(mixed, cache).unflatten(-1, (3, s.num_heads, s.head_dim))
         q, k, v = mixed.unbind(-3)
-        return l2_normalize(q) * s.head_dim**-0.5, l2_normalize(k), v
+        return q, k, v
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log decay [B, T, H, K] and write strength [B, T, H], in float32."""
+        """Return what decays [B, T, H, K] and write strengths [B, T, H] are computed from."""
         s = self.settings
-        projected = self.f_proj(x) if s.gate_rank is None else self.f_b_proj(self.f_a_proj(x))
-        raw = (wide(projected) + wide(self.dt_bias)).unflatten(-1, (s.num_heads, s.head_dim))
-        g = log_decay(raw, wide(self.A_log), s.gate_lower_bound)
-        return g, write_strength(wide(self.b_proj(x)), s.negative_eigenvalues)
+        raw = self.f_proj(x) if s.gate_rank is None else self.f_b_proj(self.f_a_proj(x))
+        return raw.unflatten(-1, (s.num_heads, s.head_dim)), self.b_proj(x)
 
     def output(self, x: Tensor, out: Tensor) -> Tensor:
         """Return the layer's output from the heads' [B, T, H, K]."""
         direct = self.settings.gate_rank is None
-        gate = wide(self.g_proj(x) if direct else self.g_b_proj(self.g_a_proj(x))).view_as(out)
-        gated = (self.o_norm(out) * gate.sigmoid()).to(x.dtype)
-        projected: Tensor = self.o_proj(gated.flatten(-2))
+        gate = self.g_proj(x) if direct else self.g_b_proj(self.g_a_proj(x))
+        gated = gated_rms_norm(out, gate.view_as(out), self.o_norm, "sigmoid")
+        projected: Tensor = self.o_proj(gated.to(x.dtype).flatten(-2))
         return projected

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.lightning.ops import chunk_lightning, decay_slopes, recurrent_lightning
+from hybridsim.mixers.lightning.ops import decay_slopes, lightning_attention
 from hybridsim.mixers.lightning.settings import LightningAttentionSettings
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
@@ -56,15 +56,11 @@ class LightningAttention(SequenceMixer):
         state = cache.state if cache is not None else None
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.head_dim, s.head_dim)
-        if x.shape[1] == 1:
-            out, state = recurrent_lightning(q[:, 0], k[:, 0], v[:, 0], slopes, state)
-            out = out[:, None]
-        else:
-            out, state = chunk_lightning(q, k, v, slopes, state, s.chunk_size)
+        out, state = lightning_attention(q, k, v, slopes, state, chunk_size=s.chunk_size, like=x)
         if cache is not None:
             cache.state = state
         gate = wide(self.output_gate(x)).sigmoid()
-        projected: Tensor = self.o_proj((self.o_norm(out.flatten(-2)) * gate).to(x.dtype))
+        projected: Tensor = self.o_proj((self.o_norm(wide(out).flatten(-2)) * gate).to(x.dtype))
         return projected
 
     def project(self, x: Tensor, past_tokens: Past) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,9 +11,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.delta_rule import State, from_chunks, to_chunks
 from hybridsim.nn.linear_attention import scan_linear_chunks, write_and_read
 from hybridsim.steps import Step
+
+
+def lightning_attention(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    slopes: Float[Tensor, H],
+    state: State,
+    *,
+    chunk_size: int,
+    like: Tensor,
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Return outputs and last state by the form, and the kernel, that suit the tokens.
+
+    Kernels take q, k and v in the dtype of `like`.
+    """
+    single = q.shape[1] == 1
+    operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
+    kernel = choose(operation, like, q, key_dim=q.shape[-1], value_dim=v.shape[-1])
+    if kernel is not None:
+        narrow = (x.to(like.dtype) for x in (q, k, v))
+        found: tuple[Tensor, Tensor] = kernel(*narrow, None, -slopes, state)
+        return found
+    if single:
+        out, state = recurrent_lightning(q[:, 0], k[:, 0], v[:, 0], slopes, state)
+        return out[:, None], state
+    return chunk_lightning(q, k, v, slopes, state, chunk_size)
 
 
 def decay_slopes(num_heads: int, layer: int, num_layers: int, schedule: str) -> list[float]:

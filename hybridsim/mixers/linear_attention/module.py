@@ -6,10 +6,9 @@ from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
 from hybridsim.mixers.linear_attention.ops import (
-    chunk_linear_attention,
     draw_projection,
+    linear_attention,
     random_features,
-    recurrent_linear_attention,
 )
 from hybridsim.mixers.linear_attention.settings import LinearAttentionSettings
 from hybridsim.nn.activation import PLAIN
@@ -59,11 +58,9 @@ class LinearAttention(SequenceMixer):
         state = cache.state if cache is not None else None
         if state is None:
             state = q.new_zeros(x.shape[0], s.num_heads, s.feature_dim, s.state_columns)
-        if x.shape[1] == 1:
-            out, state = recurrent_linear_attention(q[:, 0], k[:, 0], v[:, 0], state, s.normalize)
-            out = out[:, None]
-        else:
-            out, state = chunk_linear_attention(q, k, v, state, s.normalize, s.chunk_size)
+        out, state = linear_attention(
+            q, k, v, state, normalize=s.normalize, chunk_size=s.chunk_size, like=x
+        )
         if cache is not None:
             cache.state = state
         if self.o_norm is not None:

@@ -15,12 +15,41 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.delta_rule import from_chunks, to_chunks
 from hybridsim.nn.linear_attention import scan_linear_chunks, write_and_read
 from hybridsim.steps import Step
 
 EPS = 1e-10  # beside the normaliser
 State = Float[Tensor, "B H K W"]  # W is V, or V + 1 with the normaliser
+
+
+def linear_attention(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T H V"],
+    state: State,
+    *,
+    normalize: bool,
+    chunk_size: int,
+    like: Tensor,
+) -> tuple[Float[Tensor, "B T H V"], State]:
+    """Return outputs and last state by the form, and the kernel, that suit the tokens.
+
+    Kernels take features and values in the dtype of `like`.
+    """
+    single = q.shape[1] == 1
+    operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
+    kernel = choose(operation, like, q, key_dim=q.shape[-1], value_dim=v.shape[-1])
+    if kernel is not None:
+        values = with_normalizer(v) if normalize else v
+        narrow = (x.to(like.dtype) for x in (q, k, values))
+        out, state = kernel(*narrow, None, None, state)
+        return normalized(out.float()) if normalize else out, state
+    if single:
+        out, state = recurrent_linear_attention(q[:, 0], k[:, 0], v[:, 0], state, normalize)
+        return out[:, None], state
+    return chunk_linear_attention(q, k, v, state, normalize, chunk_size)
 
 
 def draw_projection(num_features: int, head_dim: int, seed: int) -> Float[Tensor, "M K"]:

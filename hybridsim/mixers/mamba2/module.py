@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
-from hybridsim.mixers.mamba2.ops import chunk_ssd, recurrent_ssd
+from hybridsim.mixers.mamba2.ops import state_space
 from hybridsim.mixers.mamba2.settings import Mamba2Settings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
@@ -60,12 +60,7 @@ class Mamba2(SequenceMixer):
         state = cache.state if cache is not None else None
         if state is None:
             state = x_heads.new_zeros(x.shape[0], s.num_heads, s.state_size, s.head_dim)
-        if x.shape[1] == 1:
-            token = (x_heads[:, 0], dt[:, 0], rate, b[:, 0], c[:, 0])
-            out, state = recurrent_ssd(*token, state)
-            out = out[:, None]
-        else:
-            out, state = chunk_ssd(x_heads, dt, rate, b, c, state, s.chunk_size)
+        out, state = state_space(x_heads, dt, rate, b, c, state, chunk_size=s.chunk_size, like=x)
         if cache is not None:
             cache.state = state
         out = out + wide(self.D)[:, None] * x_heads

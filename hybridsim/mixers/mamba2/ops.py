@@ -14,11 +14,42 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.delta_rule import from_chunks, to_chunks
 from hybridsim.nn.linear_attention import scan_linear_chunks, write_and_read
 from hybridsim.steps import Step
 
 State = Float[Tensor, "B H S P"]
+
+
+def state_space(
+    x: Float[Tensor, "B T H P"],
+    dt: Float[Tensor, "B T H"],
+    rate: Float[Tensor, H],
+    b: Float[Tensor, "B T G S"],
+    c: Float[Tensor, "B T G S"],
+    state: State,
+    *,
+    chunk_size: int,
+    like: Tensor,
+) -> tuple[Float[Tensor, "B T H P"], State]:
+    """Return outputs and last state by the form, and the kernel, that suit the tokens.
+
+    As linear attention: queries C, keys B, values dt x, log decays dt a. Kernels take them in the
+    dtype of `like`, but for the decays.
+    """
+    single, heads = x.shape[1] == 1, x.shape[2]
+    operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
+    kernel = choose(operation, like, x, key_dim=b.shape[-1], value_dim=x.shape[-1])
+    if kernel is not None:
+        q, k = (_per_head(each.to(like.dtype), 2, heads) for each in (c, b))
+        v = (x * dt[..., None]).to(like.dtype)
+        found: tuple[Tensor, Tensor] = kernel(q, k, v, dt * rate, None, state)
+        return found
+    if single:
+        out, state = recurrent_ssd(x[:, 0], dt[:, 0], rate, b[:, 0], c[:, 0], state)
+        return out[:, None], state
+    return chunk_ssd(x, dt, rate, b, c, state, chunk_size)
 
 
 def naive_ssd(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
-from hybridsim.nn.attention import causal_attention
+from hybridsim.nn.attention import causal_attention, latent_attention
 from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
@@ -84,11 +84,9 @@ class MultiHeadLatentAttention(SequenceMixer):
     def attend(self, query: Tensor, latents: Tensor, length: Tensor | None) -> Tensor:
         """Return the heads' outputs [B, T, H, V] for queries over all visible latents."""
         if query.shape[1] == 1:
-            keys, rank = latents[..., None, :], self.settings.kv_lora_rank
-            out = causal_attention(
-                self.absorb(query), keys, keys[..., :rank], self.scale, length=length
-            )
-            return self.values(out)
+            rank = self.settings.kv_lora_rank
+            absorbed = self.absorb(query)
+            return self.values(latent_attention(absorbed, latents, rank, self.scale, length))
         key, value = self.rebuild(latents)
         return causal_attention(query, key, value, self.scale)
 

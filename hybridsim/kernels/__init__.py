@@ -1,0 +1,31 @@
+"""Our own Triton kernels, as plain functions of tensors, for what no library brings near its limit.
+
+Only forward passes: training differentiates the references. Every kernel takes bfloat16 or float32
+and accumulates in float32. Where a cache is read, `length` is a tensor of one int32 on the device,
+so that a captured CUDA graph stays valid while a sequence grows.
+
+Importing this package imports no Triton; the first use of a kernel does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+from typing import Any
+
+_MODULES = {
+    "decode_attention": "decode",
+    "latent_decode_attention": "latent",
+    "moe_small": "experts",
+}
+
+
+def available() -> bool:
+    """Return whether Triton can be imported here."""
+    return find_spec("triton") is not None
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,228 @@
+"""Which implementation of an operation runs where: one table, read at every call.
+
+A caller asks for an operation with the tensors it has. It gets the first candidate that is
+installed, differentiable where gradients are wanted, and made for such tensors; or None, and then
+runs its own reference. On CPUs and on the meta device the reference always runs, so that what
+counters trace is what the costs describe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+REFERENCE = "reference"
+OURS = "triton (ours)"
+HALVES = (torch.bfloat16, torch.float16)
+_EXPERT_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "identity", "swiglu_oai")
+MOST_SLOTS = 256  # tokens times experts of each, up to which moe_small is the fastest
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a choice depends on.
+
+    Attributes:
+        tensor: the first of the call's tensors: device, dtype and shape.
+        gradient: whether a gradient is wanted of any of them.
+        sizes: what else the operation's candidates ask for.
+    """
+
+    tensor: Tensor
+    gradient: bool
+    sizes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One implementation of an operation.
+
+    Attributes:
+        package: what must be installed: "fla" or "triton".
+        function: its module and name, after "hybridsim.kernels.".
+        differentiable: whether autograd can follow it.
+        accepts: whether it is made for a call.
+    """
+
+    package: str
+    function: str
+    differentiable: bool
+    accepts: Callable[[Call], bool]
+
+    @property
+    def label(self) -> str:
+        """How outputs name it."""
+        return f"fla {fla_version()}" if self.package == "fla" else OURS
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function."""
+        module, _, name = self.function.rpartition(".")
+        found: Callable[..., Any] = getattr(
+            import_module("hybridsim.kernels" + (f".{module}" if module else "")), name
+        )
+        return found
+
+
+def _half(call: Call) -> bool:
+    """Half precision, or float32 where torch may round products to TF32, as fla does."""
+    allowed = torch.get_float32_matmul_precision() != "highest"
+    return call.tensor.dtype in HALVES or (call.tensor.dtype == torch.float32 and allowed)
+
+
+def _narrow(call: Call) -> bool:
+    return call.tensor.dtype in (*HALVES, torch.float32)
+
+
+def _heads(call: Call, largest_key: int = 256) -> bool:
+    """Head sizes that a tensor core's product takes."""
+    sizes: tuple[int, int] = (call.sizes["key_dim"], call.sizes["value_dim"])
+    return 16 <= sizes[0] <= largest_key and 16 <= sizes[1] <= 512
+
+
+def _chunks(call: Call) -> bool:
+    return _half(call) and _heads(call)
+
+
+def _steps(call: Call) -> bool:
+    """Recurrent kernels multiply element by element, in float32."""
+    return _narrow(call) and bool(call.sizes["key_dim"] <= 256)
+
+
+def _halves_only(call: Call) -> bool:
+    return call.tensor.dtype in HALVES and _heads(call)
+
+
+def _few_slots(call: Call) -> bool:
+    known = call.sizes["activation"] in _EXPERT_ACTIVATIONS
+    return known and _narrow(call) and bool(call.sizes["slots"] <= MOST_SLOTS)
+
+
+def _activated(call: Call) -> bool:
+    return _narrow(call) and call.sizes["activation"] in ("silu", "identity", "sigmoid")
+
+
+TABLE: dict[str, tuple[Candidate, ...]] = {
+    "chunk_kda": (Candidate("fla", "fla_calls.chunk_kda", True, _chunks),),
+    "recurrent_kda": (Candidate("fla", "fla_calls.recurrent_kda", False, _steps),),
+    "chunk_gated_delta_rule": (
+        Candidate("fla", "fla_calls.chunk_gated_delta_rule", True, _chunks),
+    ),
+    "recurrent_gated_delta_rule": (
+        Candidate("fla", "fla_calls.recurrent_gated_delta_rule", False, _steps),
+    ),
+    "chunk_delta_rule": (Candidate("fla", "fla_calls.chunk_delta_rule", True, _halves_only),),
+    "recurrent_delta_rule": (Candidate("fla", "fla_calls.recurrent_delta_rule", False, _steps),),
+    "chunk_gla": (Candidate("fla", "fla_calls.chunk_gla", True, _chunks),),
+    "recurrent_gla": (Candidate("fla", "fla_calls.recurrent_gla", False, _steps),),
+    "chunk_simple_gla": (Candidate("fla", "fla_calls.chunk_simple_gla", True, _chunks),),
+    "recurrent_simple_gla": (Candidate("fla", "fla_calls.recurrent_simple_gla", False, _steps),),
+    "short_convolution": (Candidate("fla", "fla_calls.short_convolution", True, _activated),),
+    "gated_rms_norm": (Candidate("fla", "fla_calls.gated_rms_norm", True, _activated),),
+    "decode_attention": (Candidate("triton", "decode_attention", False, _narrow),),
+    "latent_decode_attention": (Candidate("triton", "latent_decode_attention", False, _narrow),),
+    "moe_small": (Candidate("triton", "moe_small", False, _few_slots),),
+}
+
+_forced: dict[str, str] = {}
+_ran: dict[str, set[str]] = {}
+
+
+def choose(operation: str, *tensors: Tensor | None, **sizes: Any) -> Callable[..., Any] | None:
+    """Return the implementation of an operation for these tensors, None for the reference.
+
+    Args:
+        operation: a key of the table.
+        tensors: what goes in; the first has the operation's dtype.
+        sizes: what the candidates ask for besides.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    call = Call(given[0], gradient, sizes)
+    for candidate in TABLE[operation]:
+        if _runs(operation, candidate, call):
+            note(operation, candidate.label)
+            return _loaded(candidate)
+    note(operation, REFERENCE)
+    return None
+
+
+def _runs(operation: str, candidate: Candidate, call: Call) -> bool:
+    wanted = _forced.get(operation, _forced.get("*", ""))
+    if wanted and wanted != candidate.package:
+        return False
+    if call.gradient and not candidate.differentiable:
+        return False
+    there = call.tensor.is_cuda or (interpreted() and call.tensor.device.type == "cpu")
+    return there and installed(candidate.package) and candidate.accepts(call)
+
+
+@lru_cache(maxsize=None)
+def _loaded(candidate: Candidate) -> Callable[..., Any]:
+    return candidate.load()
+
+
+@lru_cache(maxsize=None)
+def installed(package: str) -> bool:
+    """Return whether a package of kernels can be imported here."""
+    names = {"fla": ("fla.ops", "fla.modules"), "triton": ("triton",)}
+    try:
+        for name in names[package]:
+            import_module(name)
+    except Exception:  # whatever a broken installation raises, the reference runs
+        return False
+    return True
+
+
+@lru_cache(maxsize=None)
+def fla_version() -> str:
+    """Return the version of flash-linear-attention."""
+    try:
+        return version("fla-core")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def interpreted() -> bool:
+    """Return whether Triton's interpreter runs its kernels, on the CPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@contextmanager
+def forcing(implementation: str, *operations: str) -> Iterator[None]:
+    """Inside, run only one implementation of these operations, or of all, or else the reference.
+
+    Args:
+        implementation: "reference", "fla" or "triton".
+        operations: keys of the table; none for all.
+    """
+    before = dict(_forced)
+    _forced.update(dict.fromkeys(operations or ("*",), implementation))
+    try:
+        yield
+    finally:
+        _forced.clear()
+        _forced.update(before)
+
+
+def note(operation: str, label: str) -> None:
+    """Remember that an implementation of an operation was chosen."""
+    _ran.setdefault(operation, set()).add(label)
+
+
+def report() -> dict[str, str]:
+    """Return what has been chosen so far: operation -> implementations."""
+    return {name: ", ".join(sorted(labels)) for name, labels in sorted(_ran.items())}
+
+
+def clear_report() -> None:
+    """Forget what has been chosen."""
+    _ran.clear()
