@@ -1,0 +1,127 @@
+"""Softmax over a sequence cut into parts: how many, which tokens each has, and their sum.
+
+One query over a long cache would occupy one multiprocessor. So the sequence is cut into parts that
+run beside each other, each leaving its own normalised output and log2 of its sum of exponentials;
+a second launch weighs them (flash decoding). The cut follows the length on the device: a grid that
+was captured for the whole capacity stays balanced while the sequence grows.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2_E = math.log2(math.e)
+MOST_PARTS = 256
+LEAST_TOKENS = 128  # tokens of a part: fewer are not worth its output's way through memory
+TILE = 8192  # numbers that one program combines at once
+INTERPRETED_SLOTS = 6  # programs at once where Triton is interpreted
+
+
+@lru_cache(maxsize=None)
+def _slots(device: torch.device, per_multiprocessor: int) -> int:
+    if device.type != "cuda":
+        return INTERPRETED_SLOTS
+    return torch.cuda.get_device_properties(device).multi_processor_count * per_multiprocessor
+
+
+def count_parts(rows: int, capacity: int, device: torch.device, per_multiprocessor: int) -> int:
+    """Return the parts that fill the device best.
+
+    Args:
+        rows: independent softmaxes, each cut alike.
+        capacity: tokens of the storage.
+        device: where it runs.
+        per_multiprocessor: programs that one multiprocessor holds at once.
+    """
+    return _count_parts(rows, -(-capacity // LEAST_TOKENS), _slots(device, per_multiprocessor))
+
+
+@lru_cache(maxsize=None)
+def _count_parts(rows: int, most: int, slots: int) -> int:
+    def worth(parts: int) -> float:
+        """Share of the slots in use over all waves, less what combining costs."""
+        waves = -(-rows * parts // slots)
+        return rows * parts / (waves * slots) - (0.03 + 1e-4 * parts if parts > 1 else 0)
+
+    return max(range(1, min(most, MOST_PARTS) + 1), key=worth)
+
+
+@triton.jit
+def part_bounds(
+    length_ptr, capacity, window, part, parts, BLOCK: tl.constexpr, LEAST: tl.constexpr
+):
+    """Return the tokens start <= s < end of a part, and how many parts have any."""
+    end_of_all = tl.minimum(tl.load(length_ptr), capacity)
+    first = tl.maximum(end_of_all - window, 0)
+    span = end_of_all - first
+    tokens = tl.maximum(tl.cdiv(tl.cdiv(span, parts), BLOCK) * BLOCK, LEAST)
+    start = first + part * tokens
+    return start, tl.minimum(start + tokens, end_of_all), tl.cdiv(span, tokens)
+
+
+@triton.jit(do_not_specialize=["capacity", "window", "parts"])
+def _combine_kernel(
+    partial, log_sums, sinks, length, out, capacity, window, parts,
+    HEADS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr,
+    BLOCK: tl.constexpr, LEAST: tl.constexpr, HAS_SINKS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    part = tl.arange(0, PARTS)
+    _, _, used = part_bounds(length, capacity, window, 0, parts, BLOCK, LEAST)
+    log_sum = tl.load(log_sums + row * parts + part, mask=part < used, other=float("-inf"))
+    largest = tl.max(log_sum, 0)
+    if HAS_SINKS:
+        sink = tl.load(sinks + row % HEADS).to(tl.float32) * 1.4426950408889634
+        largest = tl.maximum(largest, sink)
+    weight = tl.exp2(log_sum - largest)
+    total = tl.sum(weight, 0)
+    if HAS_SINKS:
+        total += tl.exp2(sink - largest)
+    values = tl.load(
+        partial + (row * parts + part)[:, None] * WIDTH + column[None, :],
+        mask=(part < used)[:, None] & (column < WIDTH)[None, :],
+        other=0.0,
+    )
+    mixed = tl.sum(values * weight[:, None], 0) / total
+    tl.store(out + row * WIDTH + column, mixed, mask=column < WIDTH)
+
+
+def combine(
+    partial: Tensor,
+    log_sums: Tensor,
+    length: Tensor,
+    out: Tensor,
+    *,
+    sinks: Tensor | None,
+    capacity: int,
+    window: int,
+    block: int,
+) -> Tensor:
+    """Write the parts' weighted sum to out and return it.
+
+    Args:
+        partial: [B, H, parts, V] in float32, each part normalised by itself.
+        log_sums: [B, H, parts], log2 of each part's sum of exponentials.
+        length: [1] in int32, tokens in the cache.
+        out: [B, H, V].
+        sinks: [H], one more score a head, without a value.
+        capacity: tokens of the storage, as the parts' launch had it.
+        window: the newest tokens that are seen, likewise.
+        block: tokens of a block, likewise.
+    """
+    batch, heads, parts, width = partial.shape
+    padded = triton.next_power_of_2(parts)
+    columns = min(triton.next_power_of_2(width), TILE // padded)
+    _combine_kernel[(batch * heads, triton.cdiv(width, columns))](
+        partial, log_sums, sinks, length, out, capacity, window, parts,
+        HEADS=heads, WIDTH=width, COLUMNS=columns, PARTS=padded,
+        BLOCK=block, LEAST=LEAST_TOKENS, HAS_SINKS=sinks is not None, num_warps=8,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,159 @@
+"""Every Triton kernel is its reference: natively on a GPU, elsewhere in Triton's interpreter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import interpreted
+import pytest
+import torch
+from closeness import assert_close
+from torch import Tensor
+
+from hybridsim import kernels
+from hybridsim.ffn.moe.module import Experts
+from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.nn.attention import causal_attention
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason="Triton is not installed")
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2}
+DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "bf16"])
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: Any) -> str:
+    if request.param == "cpu" and not interpreted.INTERPRETED:
+        pytest.skip("kernels of this process run on its CUDA device, not in the interpreter")
+    return str(request.param)
+
+
+def draw(*shape: int, device: str, dtype: torch.dtype) -> Tensor:
+    return torch.randn(*shape, device=device).to(dtype)
+
+
+def check(name: str, got: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
+    assert got.dtype == dtype
+    assert_close(name, got.double(), wanted.double(), TOLERANCE[dtype])
+
+
+def on(device: str, length: int) -> Tensor:
+    return torch.tensor([length], dtype=torch.int32, device=device)
+
+
+# batch, heads, key heads, key and value channels, capacity, lengths, window, sinks
+DECODES = {
+    "mha": (2, 2, 2, 64, 64, 300, (1, 77, 300), None, False),
+    "gqa5": (1, 10, 2, 32, 32, 257, (256, 257), None, False),
+    "gqa8-256": (1, 16, 2, 256, 256, 70, (69,), None, False),
+    "gqa16": (2, 16, 1, 128, 128, 140, (139,), None, False),
+    "unequal": (1, 6, 2, 48, 24, 400, (399,), None, False),
+    "window": (2, 8, 4, 64, 64, 600, (5, 128, 599), 128, False),
+    "window-odd": (1, 4, 2, 16, 16, 500, (450,), 301, True),
+    "sinks": (2, 8, 2, 64, 64, 500, (2, 499), None, True),
+    "many-rows": (7, 12, 3, 16, 16, 40, (33,), None, True),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", DECODES.values(), ids=DECODES)
+def test_decode_attention(case: Any, dtype: torch.dtype, device: str) -> None:
+    batch, heads, key_heads, key_dim, value_dim, capacity, lengths, window, has_sinks = case
+    q = draw(batch, heads, key_dim, device=device, dtype=dtype)
+    keys = draw(batch, capacity, key_heads, key_dim, device=device, dtype=dtype)
+    values = draw(batch, capacity, key_heads, value_dim, device=device, dtype=dtype)
+    sinks = draw(heads, device=device, dtype=dtype) if has_sinks else None
+    for length in lengths:
+        got = kernels.decode_attention(q, keys, values, on(device, length), 0.2, window, sinks)
+        wanted = causal_attention(
+            q[:, None].double(),
+            keys[:, :length].double(),
+            values[:, :length].double(),
+            0.2,
+            window,
+            None if sinks is None else sinks.double(),
+        )[:, 0]
+        check(f"length {length}", got, wanted, dtype)
+
+
+def test_decode_attention_sees_a_whole_ring(device: str) -> None:
+    q = draw(1, 4, 32, device=device, dtype=torch.float32)
+    ring = draw(1, 50, 2, 32, device=device, dtype=torch.float32)
+    wanted = causal_attention(q[:, None], ring, ring, 0.2)[:, 0]
+    got = kernels.decode_attention(q, ring, ring, on(device, 10_000), 0.2)
+    check("ring", got, wanted, torch.float32)
+
+
+def test_decode_attention_reads_part_of_a_longer_storage(device: str) -> None:
+    q = draw(2, 4, 32, device=device, dtype=torch.float32)
+    storage = draw(2, 90, 2, 32, device=device, dtype=torch.float32)
+    seen = storage[:, :50]
+    wanted = causal_attention(q[:, None], seen, seen, 0.2)[:, 0]
+    check("slice", kernels.decode_attention(q, seen, seen, on(device, 50), 0.2), wanted, q.dtype)
+
+
+# batch, heads, rank, rope, capacity, lengths
+LATENTS = {
+    "kimi": (1, 32, 512, 64, 70, (65,)),
+    "deepseek": (1, 128, 512, 64, 40, (33,)),
+    "tiny": (3, 2, 32, 16, 700, (1, 130, 699)),
+    "no-rope": (2, 5, 48, 0, 300, (299,)),
+    "long": (1, 16, 64, 16, 1200, (513, 1200)),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", LATENTS.values(), ids=LATENTS)
+def test_latent_decode_attention(case: Any, dtype: torch.dtype, device: str) -> None:
+    batch, heads, rank, rope, capacity, lengths = case
+    q = draw(batch, heads, rank + rope, device=device, dtype=dtype)
+    latents = draw(batch, capacity, rank + rope, device=device, dtype=dtype)
+    for length in lengths:
+        seen = latents[:, :length, None].double()
+        wanted = causal_attention(q[:, None].double(), seen, seen[..., :rank], 0.1)[:, 0]
+        got = kernels.latent_decode_attention(q, latents, on(device, length), 0.1, rank)
+        check(f"length {length}", got, wanted, dtype)
+
+
+# tokens, settings, width
+MIXTURES = {
+    "one": (1, MoESettings(16, 4, 48), 80),
+    "shared": (9, MoESettings(5, 3, 24), 40),
+    "crowded": (64, MoESettings(3, 2, 32), 64),
+    "biased": (3, MoESettings(8, 2, 40, activation="swiglu_oai", expert_bias=True), 72),
+    "limited": (2, MoESettings(8, 2, 40, activation_limit=0.5), 72),
+    "ungated": (4, MoESettings(8, 2, 40, activation="relu2", gated=False), 72),
+    "gelu": (4, MoESettings(8, 2, 40, activation="gelu"), 72),
+    "gelu_tanh": (4, MoESettings(8, 2, 40, activation="gelu_tanh"), 72),
+    "wide": (1, MoESettings(12, 8, 136), 264),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", MIXTURES.values(), ids=MIXTURES)
+def test_moe_small(case: Any, dtype: torch.dtype, device: str) -> None:
+    tokens, settings, width = case
+    reference = Experts(settings, width).to(device)
+    for parameter in reference.parameters():
+        torch.nn.init.normal_(parameter, std=width**-0.5).data.copy_(parameter.to(dtype))
+    x = draw(tokens, width, device=device, dtype=dtype)
+    top = settings.num_experts_per_tok
+    scores = torch.rand(tokens, settings.num_experts, device=device)
+    weights, experts = scores.topk(top, dim=-1, sorted=False)
+    with torch.no_grad():
+        wanted = reference.double()(x.double(), weights, experts)
+    weight = {n: p.detach().to(dtype) for n, p in reference.named_parameters()}
+    name = "gate_up_proj" if settings.gated else "up_proj"
+    got = kernels.moe_small(
+        x,
+        weight[name],
+        weight["down_proj"],
+        weights,
+        experts,
+        settings.activation,
+        gated=settings.gated,
+        limit=settings.activation_limit,
+        up_bias=weight.get(f"{name}_bias"),
+        down_bias=weight.get("down_proj_bias"),
+    )
+    check("out", got, wanted, dtype)
