@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from hybridsim.errors import unknown
 
@@ -24,7 +26,7 @@ class FlopConventions:
             indexers; "full_square" charges every pair that is scored before masking.
         linear_attention: "executed" counts the products our chunked form runs, intra-chunk blocks
             whole; "published" uses the authors' formula where one exists (Kimi Linear eq. 13 for
-            delta rules, causal halves for lightning attention and Mamba-2). Prefill only.
+            delta rules, causal halves for other linear attention and Mamba-2). Prefill only.
         triangular_solve: whether the delta rules' per-chunk solve is counted (n^2 per column).
         selective_scan: whether Mamba's scan is counted (9 a token, channel and state); it is all
             elementwise, and all that the layer does between its projections.
@@ -64,3 +66,7 @@ SERVED = FlopConventions(logits="last")
 
 # What a stock counter sees on a reference implementation: every score, no solve, no scan.
 FULL_SQUARE = FlopConventions(attention="full_square", triangular_solve=False, selective_scan=False)
+
+Shape = tuple[int, ...]
+# An operator's arguments (tensors as their shapes), its result's shape, conventions -> FLOPs
+FlopRule = Callable[[Sequence[Any], Shape, FlopConventions], int]

@@ -18,6 +18,10 @@ class UncountedOperatorError(HybridsimError):
     """An operator does arithmetic and no counting rule exists for it."""
 
 
+class PluginError(HybridsimError):
+    """An installed package offers hybridsim something that cannot be used."""
+
+
 def bad_value(key: str, value: object, allowed: str) -> SpecError:
     """Return the error for `key=value` that states what is allowed instead."""
     return SpecError(f"{key}={value}: {allowed}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from typing import Any
 
 from hybridsim.components import RopeSettings
@@ -296,6 +298,11 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
         ),
     },
 }
+
+# Cases of the mixers of installed packages, as MODULE:NAME; see docs/adding_a_mixer.md.
+if of_packages := os.environ.get("HYBRIDSIM_MIXER_CASES"):
+    _module, _, _name = of_packages.partition(":")
+    MIXER_CASES |= getattr(import_module(_module), _name)
 
 ALL_CASES = [
     (f"{kind}-{name}", settings)

@@ -10,12 +10,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from hybridsim.conventions import FULL_SQUARE, FlopConventions
-from hybridsim.counters.operators import RULES, Rule, check_known
+from hybridsim.conventions import FULL_SQUARE, FlopConventions, FlopRule
+from hybridsim.counters.operators import check_known, flop_rules
 from hybridsim.counters.pieces import Piece, model_pieces
 from hybridsim.graph import ModelGraph
-from hybridsim.nn.library import NAMESPACE
+from hybridsim.mixers import MIXERS
 from hybridsim.steps import Step
+
+# The products whose FLOPs torch counts itself, as ours does.
+COUNTED_BY_TORCH = frozenset(
+    f"aten::{name}" for name in ("linear", "matmul", "mm", "bmm", "addmm", "baddbmm")
+)
 
 
 def count_flop_counter(
@@ -26,22 +31,22 @@ def count_flop_counter(
     Raises:
         UncountedOperatorError: the model uses an operator that no rule covers.
     """
-    names = [
-        name for name in RULES if name.startswith((NAMESPACE, "aten::linalg", "aten::_grouped"))
-    ]
+    names = [name for name in flop_rules() if name not in COUNTED_BY_TORCH]
     return _total(graph, step, batch_size, names, conventions, torch.inference_mode)
 
 
 def count_decomposed(graph: ModelGraph, step: Step, batch_size: int = 1) -> int:
     """Return the FLOPs of a step with our operators taken apart into torch's matrix products.
 
-    Nothing of ours decides the count but the rule for grouped products, of which torch counts none.
-    Every score is charged and no triangular solve is: compare with FULL_SQUARE closed forms.
+    Nothing of ours decides the count but the rule for grouped products, of which torch counts none,
+    and the rules of installed packages for operators that cannot be taken apart. Every score is
+    charged and no triangular solve is, nor a selective scan: compare with FULL_SQUARE closed forms.
 
     Raises:
         UncountedOperatorError: the model uses an operator that no rule covers.
     """
-    names = ["aten::_grouped_mm"]
+    of_plugins = (name for entry in MIXERS.plugins.values() for name in entry.flop_rules)
+    names = ["aten::_grouped_mm", *of_plugins]
     return _total(graph, step, batch_size, names, FULL_SQUARE, torch.no_grad)
 
 
@@ -53,11 +58,11 @@ def _total(
     conventions: FlopConventions,
     mode: Callable[[], AbstractContextManager[Any]],
 ) -> int:
-    total = 0
+    total, rules = 0, flop_rules()
     for piece in model_pieces(graph, step, batch_size, conventions):
         # A mixer's operators exist once its module is imported, which building the piece did.
         mapping = {
-            packet: _mapped(RULES[name], conventions)
+            packet: _mapped(rules[name], conventions)
             for name in names
             if (packet := _packet(name)) is not None
         }
@@ -85,7 +90,7 @@ def _packet(name: str) -> Any:
     return getattr(getattr(torch.ops, namespace), operator, None)
 
 
-def _mapped(rule: Rule, conventions: FlopConventions) -> Callable[..., int]:
+def _mapped(rule: FlopRule, conventions: FlopConventions) -> Callable[..., int]:
     """Return the rule as torch's counter calls it: tensors as shapes, the result's beside them."""
 
     def count(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:

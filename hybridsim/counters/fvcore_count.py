@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from fvcore.nn import FlopCountAnalysis
 
-from hybridsim.conventions import FlopConventions
-from hybridsim.counters.operators import FREE, RULES, Rule, check_known
+from hybridsim.conventions import FlopConventions, FlopRule
+from hybridsim.counters.operators import check_known, flop_rules, free_operators
 from hybridsim.counters.pieces import model_pieces
 from hybridsim.graph import ModelGraph
 from hybridsim.steps import Step
@@ -40,17 +40,18 @@ def count_module(
     """Return the FLOPs of one call by operator."""
     analysis = FlopCountAnalysis(module, inputs)
     analysis.clear_op_handles()
-    analysis.set_op_handle(**{name: _handle(rule, conventions) for name, rule in RULES.items()})
+    handles = {name: _handle(rule, conventions) for name, rule in flop_rules().items()}
+    analysis.set_op_handle(**handles)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with torch.no_grad():
         by_operator = Counter({str(n): int(f) for n, f in analysis.by_operator().items()})
-        check_known(n for n in analysis.unsupported_ops() if n not in FREE)
+        check_known(n for n in analysis.unsupported_ops() if n not in free_operators())
     return by_operator
 
 
-def _handle(rule: Rule, conventions: FlopConventions) -> Callable[[list[Any], list[Any]], int]:
+def _handle(rule: FlopRule, conventions: FlopConventions) -> Callable[[list[Any], list[Any]], int]:
     """Return the rule as fvcore calls it: with the traced values of inputs and outputs."""
 
     def count(inputs: list[Any], outputs: list[Any]) -> int:

@@ -7,15 +7,12 @@ arithmetic that nobody counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hybridsim.conventions import FlopConventions
-from hybridsim.errors import UncountedOperatorError
-
-Shape = tuple[int, ...]
-# arguments (tensors as their shapes), shape of the result, conventions -> FLOPs
-Rule = Callable[[Sequence[Any], Shape, FlopConventions], int]
+from hybridsim.conventions import FlopConventions, FlopRule, Shape
+from hybridsim.errors import PluginError, UncountedOperatorError
+from hybridsim.mixers import MIXERS
 
 
 def _product(args: Sequence[Any], out: Shape, conventions: FlopConventions) -> int:
@@ -101,7 +98,7 @@ def _selective_scan(args: Sequence[Any], out: Shape, conventions: FlopConvention
     return int(9 * batch * tokens * channels * state_size)
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, FlopRule] = {
     "aten::linear": _product,
     "aten::matmul": _product,
     "aten::mm": _product,
@@ -164,13 +161,35 @@ MOVEMENT = frozenset(
 FREE = ELEMENTWISE | MOVEMENT
 
 
+def flop_rules() -> dict[str, FlopRule]:
+    """Return the rules of the table, and those that installed packages' mixers in use bring.
+
+    Raises:
+        PluginError: a package has a rule for an operator that the table knows already.
+    """
+    rules = dict(RULES)
+    for kind, entry in MIXERS.plugins.items():
+        for name in entry.flop_rules:
+            if name in rules or name in TORCH_RULES or name in FREE:
+                raise PluginError(
+                    f"plug-in {MIXERS.provider(kind)}: kind {kind}: its rule for {name} is not its"
+                    " own: there is one already"
+                )
+        rules.update(entry.flop_rules)
+    return rules
+
+
+def free_operators() -> frozenset[str]:
+    """Return the operators that count for nothing, those of installed packages' mixers too."""
+    return FREE.union(*(entry.free_operators for entry in MIXERS.plugins.values()))
+
+
 def check_known(names: Iterable[str]) -> None:
     """Raise UncountedOperatorError for operators that are in no group of the table."""
-    unknown = sorted(
-        {n for n in names if n not in RULES and n not in TORCH_RULES and n not in FREE}
-    )
+    known = flop_rules().keys() | TORCH_RULES | free_operators()
+    unknown = sorted(set(names) - known)
     if unknown:
         raise UncountedOperatorError(
             f"operators={', '.join(unknown)}: no rule says how many FLOPs they do; add one to"
-            " hybridsim/counters/operators.py"
+            " hybridsim/counters/operators.py, or to the entry of the package that brings them"
         )

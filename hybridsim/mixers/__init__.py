@@ -1,24 +1,26 @@
 """The one table of token mixers: kind -> folder. Adding a mixer is one folder and one row.
 
-Settings and costs import no torch; `mixer_class` imports a mixer's module when a model is built.
+Installed packages add kinds of their own, see table.py. Settings and costs import no torch;
+`mixer_class` imports a mixer's module when a model is built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from hybridsim.mixers.base import CacheShape, MixerCost, MixerSettings
+from hybridsim.mixers.table import MixerEntry, MixerTable
 
 if TYPE_CHECKING:
     from hybridsim.nn.mixer import SequenceMixer
 
 __all__ = [
     "MIXERS",
+    "SHIPPED",
     "CacheShape",
     "MixerCost",
+    "MixerEntry",
     "MixerSettings",
     "mixer_class",
     "mixer_cost",
@@ -26,24 +28,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class MixerEntry:
-    """One row of the table.
-
-    Attributes:
-        folder: the package of the mixer, with `settings`, `cost`, `ops` and `module` inside.
-        prefix: how its classes begin: PREFIXSettings, PREFIXCost and the module PREFIX.
-        title: what tables and diagrams call it.
-        source: where it is defined.
-    """
-
-    folder: str
-    prefix: str
-    title: str
-    source: str
-
-
-MIXERS: dict[str, MixerEntry] = {
+SHIPPED: dict[str, MixerEntry] = {
     "attention": MixerEntry(
         "hybridsim.mixers.attention",
         "Attention",
@@ -98,25 +83,31 @@ MIXERS: dict[str, MixerEntry] = {
 }
 
 
+MIXERS = MixerTable(SHIPPED)
+
+
 @lru_cache(maxsize=None)
-def _class(kind: str, module: str, suffix: str) -> type:
-    entry = MIXERS[kind]
-    found: type = getattr(import_module(f"{entry.folder}.{module}"), entry.prefix + suffix)
+def settings_class(kind: str) -> type[MixerSettings]:
+    """Return the settings dataclass of a kind of mixer."""
+    found: type[MixerSettings] = MIXERS.part(kind, "settings", "Settings", MixerSettings)
+    with MIXERS.blaming(kind):
+        if found.kind != kind:
+            raise ValueError(f"{found.__name__}.kind is {found.kind!r}")
     return found
 
 
-def settings_class(kind: str) -> type[MixerSettings]:
-    """Return the settings dataclass of a kind of mixer."""
-    return _class(kind, "settings", "Settings")
+@lru_cache(maxsize=None)
+def _cost_class(kind: str) -> type[MixerCost]:
+    return MIXERS.part(kind, "cost", "Cost", MixerCost)
 
 
 @lru_cache(maxsize=4096)
 def mixer_cost(settings: MixerSettings, hidden_size: int) -> MixerCost:
     """Return the closed-form costs of a mixer with these settings in a model of this width."""
-    cost: MixerCost = _class(settings.kind, "cost", "Cost")(settings, hidden_size)
-    return cost
+    return _cost_class(settings.kind)(settings, hidden_size)
 
 
+@lru_cache(maxsize=None)
 def mixer_class(kind: str) -> type[SequenceMixer]:
     """Return the nn.Module of a kind of mixer; imports torch."""
-    return _class(kind, "module", "")
+    return MIXERS.part(kind, "module", "", None)

@@ -12,26 +12,33 @@ from typing import Any, TypeVar
 import torch
 
 NAMESPACE = "hybridsim"
-_LIBRARY = torch.library.Library(NAMESPACE, "DEF")  # operators live as long as this object
+# Operators live as long as the library of their namespace.
+_LIBRARIES = {NAMESPACE: torch.library.Library(NAMESPACE, "DEF")}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def operator(schema: str, shape: Callable[..., Any]) -> Callable[[_Function], _Function]:
-    """Register a function of tensors as the operator `hybridsim::NAME`.
+    """Register a function of tensors as the operator `hybridsim::NAME`, or of another namespace.
 
     Args:
-        schema: name, arguments and result, as torch.library.Library.define reads them.
+        schema: name, arguments and result, as torch.library.Library.define reads them; packages
+            outside hybridsim put their own namespace in front, `NAMESPACE::NAME(...) -> ...`.
         shape: from the same arguments, empty tensors with the results' shapes and dtypes.
     """
-    name = schema.partition("(")[0]
+    prefix, _, definition = schema.rpartition("::")
+    namespace = prefix or NAMESPACE
+    name = definition.partition("(")[0]
+    if namespace not in _LIBRARIES:
+        _LIBRARIES[namespace] = torch.library.Library(namespace, "FRAGMENT")
+    library = _LIBRARIES[namespace]
 
     def register(function: _Function) -> _Function:
-        _LIBRARY.define(schema)
+        library.define(definition)
         # With gradients the function itself runs, so that autograd records what is inside.
-        _LIBRARY.impl(name, function, "Autograd")
-        _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-        _LIBRARY.impl(name, shape, "Meta")
-        found: _Function = getattr(getattr(torch.ops, NAMESPACE), name)
+        library.impl(name, function, "Autograd")
+        library.impl(name, function, "CompositeExplicitAutograd")
+        library.impl(name, shape, "Meta")
+        found: _Function = getattr(getattr(torch.ops, namespace), name)
         return found
 
     return register

@@ -8,15 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from hybridsim import __version__
+from hybridsim.mixers import MIXERS
 from hybridsim.paths import CONF_DIR
 
 _PACKAGES = ("torch", "hydra-core", "omegaconf", "optuna", "fvcore", "networkx", "pandas")
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of hybridsim, Python and what the figures depend on."""
+    """Return the versions of hybridsim, Python and what the figures depend on.
+
+    Among these are the packages whose mixers were used.
+    """
     found: dict[str, str | None] = {"hybridsim": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *MIXERS.distributions):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
