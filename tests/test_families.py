@@ -133,6 +133,16 @@ NOT_IN_THE_REFERENCE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "model_type"),
+    [("qwen3_next", "qwen3_next"), ("qwen3_5_35b", "qwen3_5_moe_text"), ("kimi_k2", "deepseek_v3")],
+)
+def test_of_families_that_can_say_the_same_the_specs_own_is_written(
+    name: str, model_type: str
+) -> None:
+    assert export_config(load_spec(name)).family.model_type == model_type
+
+
 def test_every_family_of_the_table_has_a_published_config() -> None:
     published = {family(entry["model_type"]).model_type for entry in TOTALS.values()}
     assert published == {family(name).model_type for name in FAMILIES}

@@ -159,13 +159,20 @@ def _kinds(spec: ModelSpec) -> set[str]:
 def _candidates(spec: ModelSpec) -> list[Family]:
     """Return the families that have every kind of mixer and feed-forward the spec uses.
 
-    Those with the fewest others come first.
+    One that the spec is named after comes first, then those with the fewest other kinds: some
+    families can say the same (Qwen3-Next and Qwen3.5 with experts).
     """
     kinds = _kinds(spec)
     known = {name: family(name) for name in dict.fromkeys(FAMILIES)}
     distinct = {found.model_type: found for found in known.values()}
     able = [f for f in distinct.values() if kinds <= {*f.mixers, *f.ffns}]
-    return sorted(able, key=lambda f: len({*f.mixers, *f.ffns} - kinds))
+    return sorted(
+        able,
+        key=lambda f: (
+            not spec.name.startswith(f.model_type),
+            len({*f.mixers, *f.ffns} - kinds),
+        ),
+    )
 
 
 def _written(spec: ModelSpec, found: Family) -> Exported:
