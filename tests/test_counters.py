@@ -88,6 +88,16 @@ def test_without_a_rule_there_is_an_error_not_a_zero(
         count_fvcore(graph, prefill(32), FlopConventions())
 
 
+def test_an_error_while_counting_leaves_the_callers_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(operators.RULES, "aten::linear")
+    with pytest.raises(UncountedOperatorError) as raised:
+        count_fvcore(build_graph(load_spec("jamba_tiny")), prefill(32), FlopConventions())
+    # The traceback keeps every frame of the counting alive.
+    assert raised.value.__traceback__ is not None
+    assert torch.empty(1).device.type == "cpu"
+    assert torch.is_grad_enabled()
+
+
 def test_an_operator_nobody_listed_is_an_error() -> None:
     class Spectrum(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

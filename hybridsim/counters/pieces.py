@@ -65,13 +65,14 @@ def model_pieces(
     graph: ModelGraph, step: Step, batch_size: int, conventions: FlopConventions
 ) -> Iterator[Piece]:
     """Yield the distinct layers and the head, on the meta device, with inputs for a step."""
-    spec = graph.spec
+    spec, dtype = graph.spec, TORCH_DTYPES["bf16"]
+    # Only the parts are made on the meta device: whoever runs one stays on his own.
     with torch.device("meta"), torch.no_grad():
-        dtype = TORCH_DTYPES["bf16"]
         x = torch.empty(batch_size, step.new_tokens, spec.hidden_size, dtype=dtype)
-        for block in graph.blocks():
+        head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False, dtype=dtype)
+    for block in graph.blocks():
+        with torch.device("meta"), torch.no_grad():
             layer = HybridLayer(graph, block.layers[0]).to(dtype)
             cached = _CachedLayer(layer, step.past_tokens, x)
-            yield Piece(block.letter + block.ffn_letter, cached, x, len(block.layers))
-        head = nn.Linear(spec.hidden_size, spec.vocab_size, bias=False, dtype=dtype)
-        yield Piece(HEAD, head, x if conventions.logits == "all" else x[:, -1:], 1)
+        yield Piece(block.letter + block.ffn_letter, cached, x, len(block.layers))
+    yield Piece(HEAD, head, x if conventions.logits == "all" else x[:, -1:], 1)
