@@ -17,6 +17,7 @@ from hybridsim.counters import operators
 from hybridsim.counters.flop_counter import count_decomposed, count_flop_counter
 from hybridsim.counters.fvcore_count import count_fvcore, count_module
 from hybridsim.errors import UncountedOperatorError
+from hybridsim.ffn import ffn_settings_class
 from hybridsim.graph import build_graph
 from hybridsim.mixers import MixerSettings
 from hybridsim.spec.load import spec_names
@@ -96,6 +97,17 @@ def test_an_error_while_counting_leaves_the_callers_modes(monkeypatch: pytest.Mo
     assert raised.value.__traceback__ is not None
     assert torch.empty(1).device.type == "cpu"
     assert torch.is_grad_enabled()
+
+
+def test_experts_of_widths_that_a_grouped_product_refuses_are_counted() -> None:
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 7}
+    ffns = {"E": ffn_settings_class("moe")(**experts)}
+    graph = build_graph(ModelSpec("odd", 17, 1, 16, 512, "E", ".", ffns=ffns))
+    for step in (prefill(9), decode(9)):
+        wanted = ModelCosts.of(graph).forward_flops(step, FULL_SQUARE)
+        assert count_fvcore(graph, step, FULL_SQUARE) == wanted
+        assert count_flop_counter(graph, step, FULL_SQUARE) == wanted
+        assert count_decomposed(graph, step) == wanted
 
 
 def test_an_operator_nobody_listed_is_an_error() -> None:

@@ -29,13 +29,20 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     Returns:
         [rows, O].
     """
-    if x.dtype == torch.bfloat16 and (x.is_cuda or x.is_meta):
+    if x.dtype == torch.bfloat16 and (x.is_cuda or x.is_meta) and _rows_are_aligned(weight):
         return F.grouped_mm(x, weight, offs=counts.cumsum(0).to(torch.int32))
     if x.is_cuda and x.shape[0] <= GATHERED_ROWS:  # without a word to the host
         experts = torch.repeat_interleave(counts, output_size=x.shape[0])
         return torch.bmm(x[:, None], weight[experts]).squeeze(1)
+    if x.is_meta:
+        return x @ weight[0]  # whatever the experts, the same shape and FLOPs
     pieces = x.split(counts.tolist())
     return torch.cat([rows @ weight[e] for e, rows in enumerate(pieces) if rows.shape[0]])
+
+
+def _rows_are_aligned(weight: Tensor) -> bool:
+    """Whether torch's grouped product takes these widths: it wants rows of whole 16 bytes."""
+    return all(width * weight.element_size() % 16 == 0 for width in weight.shape[1:])
 
 
 def route(
