@@ -24,13 +24,12 @@ def bytes_of(elements: float, dtype: str) -> float:
     return elements * BYTES_PER_ELEMENT[dtype]
 
 
-def index_key_bytes(head_dim: int, dtype: str) -> int:
-    """Return the bytes of one cached index key; fp8 keys carry an fp32 scale per 128 numbers.
+def scaled_fp8_bytes(head_dim: int) -> int:
+    """Return the bytes of one index key cached in fp8, with an fp32 scale per 128 numbers.
 
     Source: deepseek-ai/DeepSeek-V3.2-Exp inference/model.py (128 fp8 bytes and one 4-byte scale).
     """
-    scales = -(-head_dim // INDEX_SCALE_BLOCK) * INDEX_SCALE_BYTES if dtype == "fp8" else 0
-    return int(bytes_of(head_dim, dtype)) + scales
+    return head_dim + -(-head_dim // INDEX_SCALE_BLOCK) * INDEX_SCALE_BYTES
 
 
 @dataclass(frozen=True)

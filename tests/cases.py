@@ -89,14 +89,14 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
             index_head_dim=16,
             index_topk=16,
         ),
-        "fp32_keys": _case(
+        "unrounded_keys": _case(
             "sparse_mla",
             **LATENT,
             q_lora_rank=20,
             index_num_heads=2,
             index_head_dim=16,
             index_topk=7,
-            index_key_dtype="fp32",
+            index_key_dtype=None,
         ),
         "interleaved": _case(
             "sparse_mla",
@@ -107,7 +107,7 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
             index_num_heads=3,
             index_head_dim=12,
             index_topk=9,
-            index_key_dtype="fp32",
+            index_key_dtype=None,
             index_rope_interleaved=True,
         ),
     },
@@ -123,7 +123,6 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
             index_head_dim=16,
             block_size=8,
             topk_blocks=3,
-            index_key_dtype="fp32",
         ),
         "two_local": _case(
             "block_sparse",
@@ -135,7 +134,6 @@ MIXER_CASES: dict[str, dict[str, MixerSettings]] = {
             block_size=5,
             topk_blocks=4,
             local_blocks=2,
-            index_key_dtype="fp32",
         ),
     },
     "linear_attention": {

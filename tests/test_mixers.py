@@ -14,7 +14,7 @@ from hybridsim.components import NormSettings
 from hybridsim.dtypes import Dtypes
 from hybridsim.errors import SpecError
 from hybridsim.mixers import MIXERS, MixerSettings, mixer_class, mixer_cost
-from hybridsim.model.build import initialize
+from hybridsim.model.build import TORCH_DTYPES, initialize
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 
 WIDTH = 32
@@ -100,12 +100,15 @@ def test_parameters_are_those_of_the_closed_form(settings: MixerSettings) -> Non
 
 @CASES
 @pytest.mark.parametrize("tokens", [1, 5, 40])
-def test_cache_bytes_are_those_of_the_closed_form(settings: MixerSettings, tokens: int) -> None:
-    mixer = build(settings, torch.float32)
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_cache_bytes_are_those_of_the_closed_form(
+    settings: MixerSettings, tokens: int, dtype: str
+) -> None:
+    mixer = build(settings, TORCH_DTYPES[dtype])
     cache = mixer.new_cache(0)
     with torch.no_grad():
-        mixer(torch.randn(3, tokens, WIDTH), cache, 0)
-    shape = mixer_cost(settings, WIDTH).cache(Dtypes(kv="fp32", conv_state="fp32"))
+        mixer(torch.randn(3, tokens, WIDTH, dtype=TORCH_DTYPES[dtype]), cache, 0)
+    shape = mixer_cost(settings, WIDTH).cache(Dtypes(kv=dtype, conv_state=dtype))
     assert cache.nbytes() == 3 * (shape.kv_bytes(tokens) + shape.state_bytes)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridsim.conventions import FlopConventions
-from hybridsim.dtypes import Dtypes, index_key_bytes
+from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.attention.cost import AttentionCost
 from hybridsim.mixers.base import CacheShape
 from hybridsim.mixers.block_sparse.settings import BlockSparseAttentionSettings
@@ -32,15 +32,13 @@ class BlockSparseAttentionCost(AttentionCost):
         dim = self.settings.index_head_dim
         return super().vectors | {"indexer.q_norm": dim, "indexer.k_norm": dim}
 
-    @property
-    def index_bytes_per_token(self) -> int:
-        """Bytes of one cached index key."""
-        return index_key_bytes(self.settings.index_head_dim, self.settings.index_key_dtype)
+    def index_bytes_per_token(self, dtypes: Dtypes) -> int:
+        """Return the bytes of one cached index key."""
+        return int(bytes_of(self.settings.index_head_dim, dtypes.kv))
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
-        return CacheShape(
-            bytes_per_token=super().cache(dtypes).bytes_per_token + self.index_bytes_per_token
-        )
+        kv_bytes = super().cache(dtypes).bytes_per_token
+        return CacheShape(bytes_per_token=kv_bytes + self.index_bytes_per_token(dtypes))
 
     def selects_all(self, step: Step) -> bool:
         """Whether every block is selected: then nothing needs scores, only keys are cached."""
@@ -88,4 +86,4 @@ class BlockSparseAttentionCost(AttentionCost):
         tokens = min(step.past_tokens, self.settings.selected_tokens * step.new_tokens)
         kv_bytes = super().cache(dtypes).bytes_per_token
         index_keys = 0 if self.selects_all(step) else step.past_tokens
-        return index_keys * self.index_bytes_per_token + tokens * kv_bytes
+        return index_keys * self.index_bytes_per_token(dtypes) + tokens * kv_bytes

@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from hybridsim.components import require_at_least, require_positive
-from hybridsim.dtypes import BYTES_PER_ELEMENT
-from hybridsim.errors import bad_value, unknown
+from hybridsim.errors import bad_value
 from hybridsim.mixers.attention.settings import AttentionSettings
 
 
@@ -22,7 +21,6 @@ class BlockSparseAttentionSettings(AttentionSettings):
         block_size: keys of a block.
         topk_blocks: blocks that a query attends to at most.
         local_blocks: of these, blocks that end at the query and are always taken.
-        index_key_dtype: format of cached index keys.
     """
 
     kind: ClassVar[str] = "block_sparse"
@@ -32,7 +30,6 @@ class BlockSparseAttentionSettings(AttentionSettings):
     block_size: int = 128
     topk_blocks: int = 16
     local_blocks: int = 1
-    index_key_dtype: str = "bf16"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,8 +55,6 @@ class BlockSparseAttentionSettings(AttentionSettings):
             )
         if self.sinks:
             raise bad_value("sinks", True, "block-sparse attention has no sinks; give false")
-        if self.index_key_dtype not in BYTES_PER_ELEMENT:
-            raise unknown("index_key_dtype", self.index_key_dtype, BYTES_PER_ELEMENT, "dtype")
         if self.rope is not None:
             self.rope.check_head(self.index_head_dim)
 

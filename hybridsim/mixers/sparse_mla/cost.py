@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridsim.conventions import FlopConventions
-from hybridsim.dtypes import Dtypes, index_key_bytes
+from hybridsim.dtypes import Dtypes, bytes_of, scaled_fp8_bytes
 from hybridsim.mixers.base import CacheShape
 from hybridsim.mixers.mla.cost import MultiHeadLatentAttentionCost
 from hybridsim.mixers.sparse_mla.settings import SparseLatentAttentionSettings
@@ -44,14 +44,16 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
         latent = super().cache(dtypes).bytes_per_token
-        return CacheShape(bytes_per_token=latent + self.index_bytes_per_token)
+        return CacheShape(bytes_per_token=latent + self.index_bytes_per_token(dtypes))
 
-    @property
-    def index_bytes_per_token(self) -> int:
-        """Bytes of one cached index key."""
-        if not self.settings.has_indexer:
+    def index_bytes_per_token(self, dtypes: Dtypes) -> int:
+        """Return the bytes of one cached index key."""
+        s = self.settings
+        if not s.has_indexer:
             return 0
-        return index_key_bytes(self.settings.index_head_dim, self.settings.index_key_dtype)
+        if s.index_key_dtype is None:
+            return int(bytes_of(s.index_head_dim, dtypes.kv))
+        return scaled_fp8_bytes(s.index_head_dim)
 
     def selects_all(self, step: Step) -> bool:
         """Whether every token is selected: then nothing needs scores, only keys are cached."""
@@ -89,4 +91,4 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         latents = min(step.past_tokens, self.settings.index_topk * step.new_tokens)
         latent_bytes = super().cache(dtypes).bytes_per_token
         index_keys = 0 if self.selects_all(step) else step.past_tokens
-        return index_keys * self.index_bytes_per_token + latents * latent_bytes
+        return index_keys * self.index_bytes_per_token(dtypes) + latents * latent_bytes

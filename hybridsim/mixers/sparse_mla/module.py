@@ -105,7 +105,7 @@ class LightningIndexer(nn.Module):
         key = self.k_norm(self.k_proj(x))
         if self.rope is not None:
             key = self.rope(key[..., None, :], past_tokens).squeeze(-2)
-        if self.settings.index_key_dtype != "fp8":
+        if self.settings.index_key_dtype is None:
             if cache is not None and cache.index_keys is not None:
                 key = cache.index_keys.append(key)
             return wide(key)

@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from hybridsim.components import require_choice, require_positive
-from hybridsim.dtypes import BYTES_PER_ELEMENT
-from hybridsim.errors import bad_value, unknown
+from hybridsim.errors import bad_value
 from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
 
 FULL, SHARED = INDEXER_TYPES = ("full", "shared")
@@ -21,7 +20,8 @@ class SparseLatentAttentionSettings(MultiHeadLatentAttentionSettings):
         index_num_heads: query heads of the indexer; they share one key per token.
         index_head_dim: channels of an index query or key.
         index_topk: tokens that a query attends to at most.
-        index_key_dtype: format of cached index keys; "fp8" has one fp32 scale per 128 numbers.
+        index_key_dtype: format of cached index keys: "fp8", with one fp32 scale per 128 numbers,
+            or null, that of the rest of the cache.
         index_rope_interleaved: the indexer rotates pairs of neighbours (GLM-5), not halves
             (DeepSeek).
         indexer_type: "full", or "shared": no indexer, but the tokens that the last layer with one
@@ -33,7 +33,7 @@ class SparseLatentAttentionSettings(MultiHeadLatentAttentionSettings):
     index_num_heads: int = 64
     index_head_dim: int = 128
     index_topk: int = 2048
-    index_key_dtype: str = "fp8"
+    index_key_dtype: str | None = "fp8"
     index_rope_interleaved: bool = False
     indexer_type: str = FULL
 
@@ -49,8 +49,8 @@ class SparseLatentAttentionSettings(MultiHeadLatentAttentionSettings):
             raise bad_value(
                 "q_lora_rank", None, "the indexer reads the query's bottleneck; give a rank"
             )
-        if self.index_key_dtype not in BYTES_PER_ELEMENT:
-            raise unknown("index_key_dtype", self.index_key_dtype, BYTES_PER_ELEMENT, "dtype")
+        if self.index_key_dtype not in ("fp8", None):
+            raise bad_value("index_key_dtype", self.index_key_dtype, "must be fp8, or null")
         if self.rope is not None and self.index_head_dim < self.qk_rope_head_dim:
             raise bad_value(
                 "index_head_dim",
