@@ -113,8 +113,17 @@ class RopeSettings:
     truncate: bool = True
 
     def __post_init__(self) -> None:
-        require_positive(theta=self.theta, factor=self.factor)
+        require_positive(
+            factor=self.factor,
+            low_freq_factor=self.low_freq_factor,
+            high_freq_factor=self.high_freq_factor,
+            beta_fast=self.beta_fast,
+            beta_slow=self.beta_slow,
+        )
+        require_at_least(0, original_context=self.original_context)
         require_choice("scaling", self.scaling, ROPE_SCALINGS)
+        if not self.theta > 1:
+            raise bad_value("theta", self.theta, "must be above 1")
         if self.rotary_dim is not None and (self.rotary_dim < 2 or self.rotary_dim % 2):
             raise bad_value(
                 "rotary_dim", self.rotary_dim, "must be an even number of at least 2, or null"
@@ -124,6 +133,12 @@ class RopeSettings:
                 "original_context",
                 self.original_context,
                 f"must be at least 1 with scaling={self.scaling}",
+            )
+        if self.scaling == "llama3" and self.high_freq_factor <= self.low_freq_factor:
+            raise bad_value(
+                "high_freq_factor",
+                self.high_freq_factor,
+                f"must be above low_freq_factor={self.low_freq_factor}",
             )
 
     def check_head(self, head_dim: int) -> None:

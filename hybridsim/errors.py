@@ -9,6 +9,10 @@ from collections.abc import Iterable
 class HybridsimError(ValueError):
     """A mistake in what the user gave; its text is one line and is shown without a traceback."""
 
+    def __init__(self, text: str) -> None:
+        # What the user gave may have line breaks, and is part of the text.
+        super().__init__("\\n".join(text.splitlines()))
+
 
 class SpecError(HybridsimError):
     """A spec that does not describe a model."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
@@ -76,19 +77,32 @@ def _convert(value: Any, hint: Any, key: str) -> Any:
         if value is None and NoneType in get_args(hint):
             return None
         (hint,) = (option for option in get_args(hint) if option is not NoneType)
+    if hint is Any:
+        return value
     if get_origin(hint) is dict:
-        return dict(require_mapping({} if value is None else value, key))
+        given = require_mapping({} if value is None else value, key)
+        return {k: _convert(v, get_args(hint)[1], joined(key, k)) for k, v in given.items()}
     if get_origin(hint) is tuple:
         return _convert_list(value, hint, key)
     if is_dataclass(hint):
         return value if isinstance(value, hint) else parse_dataclass(hint, value, key)  # type: ignore[arg-type]
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, key)
     if hint is str and isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     if type(value) is not hint:
         raise SpecError(f"{key}={value}: expected {_expected(hint)}")
     return value
+
+
+def _finite(value: int | float, key: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise SpecError(f"{key}={value}: must be a finite number")
+    return number
 
 
 def _convert_list(value: Any, hint: Any, key: str) -> tuple[Any, ...]:
@@ -113,8 +127,10 @@ def filled(cls: type[Any], given: dict[str, Any]) -> dict[str, Any]:
         options = get_args(hints[f.name]) or (hints[f.name],)
         nested = next((option for option in options if is_dataclass(option)), None)
         value = given.get(f.name)
-        if nested is not None and (isinstance(value, Mapping) or f.default_factory is not MISSING):
-            given[f.name] = filled(nested, dict(value or {}))  # type: ignore[arg-type]
+        if value is None and f.default_factory is not MISSING and nested is not None:
+            value = {}
+        if nested is not None and isinstance(value, Mapping):
+            given[f.name] = filled(nested, dict(value))  # type: ignore[arg-type]
         elif f.name not in given and f.default is not MISSING:
             given[f.name] = f.default
         elif f.name not in given and f.default_factory is not MISSING:

@@ -58,6 +58,9 @@ def test_a_bare_star_fills(pattern: str, num_layers: int, letters: str) -> None:
         ("(L)* (F)*", 9, r"a bare '\*' may stand once .* at position 9"),
         ("((L)* F)*2", 9, r"a bare '\*' may stand once and not inside a group"),
         ("L*99999", 9, r"more than 4096 layers at position 1"),
+        ("L*" + "9" * 5000, 9, r"more than 4096 layers at position 1"),
+        ("L*" + "0" * 5000, 9, r"repeat count must be at least 1, got 0 at position 2"),
+        ("(" * 5000, 9, r"more than 100 groups inside each other at position 101"),
     ],
 )
 def test_wrong_patterns_name_the_position(pattern: str, num_layers: int, message: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,9 @@ def changed(**changes: Any) -> dict[str, Any]:
     return spec
 
 
+KDA = {"num_heads": 1, "head_dim": 8, "gate_rank": 4}
+
+
 def linear(**fields: Any) -> dict[str, Any]:
     """Return the change that makes the mixer L linear attention with these fields."""
     sizes = {"num_heads": 2, "head_k_dim": 8, "head_v_dim": 8}
@@ -191,6 +196,47 @@ def linear(**fields: Any) -> dict[str, Any]:
         ),
         (linear(feature_map="elu"), r"feature_map=elu: no such choice; did you mean 'relu'"),
         ({"num_layers": None}, r"spec\.num_layers=None: expected an integer"),
+        # Found by random specs: each was another exception, several lines, or no error at all.
+        ({"mixers__F__kind": ["mla"]}, r"spec\.mixers\.F\.kind=\['mla'\]: no such kind"),
+        ({"mixers": []}, r"spec\.mixers=\[\]: expected a mapping of fields"),
+        (
+            {"mixers__\u00e9": {"kind": "kda", **KDA}},
+            r"spec\.mixers\.\u00e9: a name must be one letter",
+        ),
+        ({"parallel": {"P": None}}, r"spec\.parallel\.P=None: expected a text"),
+        ({"parallel": {"P": "FF"}}, r"spec\.parallel\.P=FF: names a mixer twice"),
+        ({"norm_placement": {"P": ["pre"]}}, r"spec\.norm_placement\.P=\['pre'\]: expected a text"),
+        ({"full_twin": "L"}, r"spec\.full_twin=L: gated_deltanet has no full form"),
+        (
+            {"num_layers": 10**12, "layer_pattern": "F*"},
+            r"num_layers=1000000000000: must be at most",
+        ),
+        ({"layer_pattern": "P M\n?"}, r"^spec\.layer_pattern=P M\\n\?: bad character"),
+        ({"logit_scale": math.inf}, r"spec\.logit_scale=inf: must be a finite number"),
+        ({"residual": {"alpha": 10**400}}, r"spec\.residual\.alpha=10+: must be a finite number"),
+        (
+            {"mixers__F__rope": {"mscale": math.nan}},
+            r"F\.rope\.mscale=nan: must be a finite number",
+        ),
+        (
+            {"mixers__F__rope": {"theta": 1.0}},
+            r"spec\.mixers\.F\.rope\.theta=1\.0: must be above 1",
+        ),
+        ({"mixers__F__rope": {"beta_slow": 0.0}}, r"F\.rope\.beta_slow=0\.0: must be above 0"),
+        (
+            {"mixers__F__rope": {"original_context": -1}},
+            r"rope\.original_context=-1: must be at least",
+        ),
+        (
+            {
+                "mixers__F__rope": {
+                    "scaling": "llama3",
+                    "original_context": 8,
+                    "high_freq_factor": 1.0,
+                }
+            },
+            r"spec\.mixers\.F\.rope\.high_freq_factor=1\.0: must be above low_freq_factor=1\.0",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(changes: dict[str, Any], message: str) -> None:
@@ -229,6 +275,16 @@ def test_a_selection_is_shared_only_after_a_layer_that_selects(pattern: str, mes
     mixers = {**mixers, "Y": {**mixers["X"], "index_topk": 9}}
     with pytest.raises(SpecError, match=r"spec\.layer_pattern=" + f".*{message}"):
         parse_spec({**SHARED_INDEXER_SPEC, "layer_pattern": pattern, "mixers": mixers})
+
+
+@pytest.mark.parametrize("field", ["norm", "mixers__F__kind"])
+def test_a_mistake_in_a_file_is_one_clear_line(field: str, tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text(json.dumps(changed(**{field: [5]})))
+    key = field.replace("__", "[.]")
+    with pytest.raises(SpecError, match=rf"^spec[.]{key}=\[5\]: ") as raised:
+        load_spec(file)
+    assert "\n" not in str(raised.value)
 
 
 def test_missing_fields_say_what_is_expected() -> None:

@@ -31,7 +31,8 @@ def parse_spec(mapping: Mapping[str, Any], key: str = "spec") -> ModelSpec:
     """
     given = dict(require_mapping(mapping, key))
     for group, (table, cls) in _GROUPS.items():
-        parts = require_mapping(given.get(group) or {}, f"{key}.{group}")
+        found = given.get(group)
+        parts = require_mapping({} if found is None else found, f"{key}.{group}")
         given[group] = {
             letter: _parse_part(part, f"{key}.{group}.{letter}", table, cls)
             for letter, part in parts.items()
@@ -46,11 +47,15 @@ def _parse_part(value: Any, key: str, table: Mapping[str, Any], cls: Any) -> Any
     known = ", ".join(sorted(table))
     if kind is None:
         raise SpecError(f"{key}.kind: missing (known: {known})")
-    if kind not in table:
+    if not _is_kind(kind, table):
         raise SpecError(
             f"{key}.kind={kind}: no such kind{near_miss(str(kind), table)} (known: {known})"
         )
     return parse_dataclass(cls(kind), part, key)
+
+
+def _is_kind(value: Any, table: Mapping[str, Any]) -> bool:
+    return isinstance(value, str) and value in table
 
 
 def spec_dict(spec: ModelSpec) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def with_defaults(mapping: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(parts, Mapping):
             full[group] = {
                 letter: filled(cls(part["kind"]), dict(part))
-                if isinstance(part, Mapping) and part.get("kind") in table
+                if isinstance(part, Mapping) and _is_kind(part.get("kind"), table)
                 else part
                 for letter, part in parts.items()
             }

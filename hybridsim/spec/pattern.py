@@ -17,6 +17,7 @@ from hybridsim.errors import SpecError
 
 NOTHING = "."
 MAX_LAYERS = 4096
+MAX_DEPTH = 100  # of groups in groups
 
 # An expanded pattern, or one that still has a place to fill: (letters before, unit, letters after)
 _Fill = tuple[str, str, str]
@@ -116,6 +117,8 @@ class _Parser:
 
     def group(self, depth: int) -> str:
         start = self.at
+        if depth == MAX_DEPTH:
+            raise self.error(start, f"more than {MAX_DEPTH} groups inside each other")
         self.at += 1
         inside = self.sequence(depth + 1)
         if self.peek() != ")":
@@ -142,9 +145,10 @@ class _Parser:
                 )
             self.fill = (letters, unit, "")
             return letters
-        if int(digits) == 0:
+        digits = digits.lstrip("0")
+        if not digits:
             raise self.error(star, "a repeat count must be at least 1, got 0")
-        if len(unit) * int(digits) > MAX_LAYERS:
+        if len(digits) > len(str(MAX_LAYERS)) or len(unit) * int(digits) > MAX_LAYERS:
             raise self.error(start, f"more than {MAX_LAYERS} layers")
         return letters + unit * int(digits)
 

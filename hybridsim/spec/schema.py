@@ -11,10 +11,11 @@ from hybridsim.components import NormSettings, require_choice, require_positive
 from hybridsim.errors import SpecError, bad_value
 from hybridsim.ffn import FfnSettings
 from hybridsim.mixers import MixerSettings
-from hybridsim.spec.pattern import NOTHING, compress_pattern, expand_pattern
+from hybridsim.spec.pattern import MAX_LAYERS, NOTHING, compress_pattern, expand_pattern
 
 RESIDUAL_SOURCES = ("input", "normed")
 PRE, POST, SANDWICH = NORM_PLACEMENTS = ("pre", "post", "sandwich")
+LETTERS = frozenset(string.ascii_letters)
 TWIN_LETTERS = "FATUVWXYZ" + string.ascii_letters  # for the attention of an all-full twin
 
 
@@ -103,7 +104,10 @@ class ModelSpec:
             embedding_scale=self.embedding_scale,
             logit_scale=self.logit_scale,
         )
+        if self.num_layers > MAX_LAYERS:
+            raise bad_value("num_layers", self.num_layers, f"must be at most {MAX_LAYERS}")
         self._check_letters()
+        self._check_twin()
         self._check_layers()
         self._check_norms()
         self._check_selections()
@@ -111,29 +115,36 @@ class ModelSpec:
     def _check_letters(self) -> None:
         for group in ("mixers", "ffns", "parallel"):
             for letter in getattr(self, group):
-                if not (isinstance(letter, str) and len(letter) == 1 and letter.isalpha()):
+                if letter not in LETTERS:
                     raise SpecError(f"{group}.{letter}: a name must be one letter A-Z or a-z")
-        for letter in self.parallel:
-            if letter in self.mixers or letter in self.ffns:
-                raise SpecError(f"parallel.{letter}: {letter} is defined twice")
-            for part in self.parallel[letter]:
-                if part not in self.mixers:
-                    raise bad_value(
-                        f"parallel.{letter}",
-                        self.parallel[letter],
-                        f"{part!r} is not a mixer (defined: {_names(self.mixers)})",
-                    )
-            if len(self.parallel[letter]) < 2:
-                raise bad_value(
-                    f"parallel.{letter}", self.parallel[letter], "needs two mixers or more"
-                )
         if both := set(self.mixers) & set(self.ffns):
             letter = min(both)
             raise SpecError(f"ffns.{letter}: {letter} is a mixer too; a letter may mean one thing")
-        if self.full_twin is not None and self.full_twin not in self.mixers:
-            raise bad_value(
-                "full_twin", self.full_twin, f"not a mixer (defined: {_names(self.mixers)})"
-            )
+        for letter in self.parallel:
+            self._check_parallel(letter)
+
+    def _check_parallel(self, letter: str) -> None:
+        parts, key = self.parallel[letter], f"parallel.{letter}"
+        if letter in self.mixers or letter in self.ffns:
+            raise SpecError(f"{key}: {letter} is defined twice")
+        for part in parts:
+            if part not in self.mixers:
+                known = _names(self.mixers)
+                raise bad_value(key, parts, f"{part!r} is not a mixer (defined: {known})")
+        if len(parts) < 2:
+            raise bad_value(key, parts, "needs two mixers or more")
+        if len(set(parts)) < len(parts):
+            raise bad_value(key, parts, "names a mixer twice; each may stand once")
+
+    def _check_twin(self) -> None:
+        if self.full_twin is None:
+            return
+        if self.full_twin not in self.mixers:
+            known = _names(self.mixers)
+            raise bad_value("full_twin", self.full_twin, f"not a mixer (defined: {known})")
+        settings = self.mixers[self.full_twin]
+        if settings.full_twin() is None:
+            raise bad_value("full_twin", self.full_twin, f"{settings.kind} has no full form")
 
     def _check_layers(self) -> None:
         layers, ffns = self.layer_letters, self.ffn_letters
@@ -252,7 +263,7 @@ class ModelSpec:
 
     def _twin_settings(self) -> MixerSettings | None:
         if self.full_twin is not None:
-            return self._required_twin(self.mixers[self.full_twin])
+            return self.mixers[self.full_twin].full_twin()
         full = {s for s in self.mixers.values() if s.is_full_attention}
         if not full:
             full = {twin for s in self.mixers.values() if (twin := s.full_twin()) is not None}
@@ -262,12 +273,6 @@ class ModelSpec:
                 f" mixers {_names(self.mixers)}; name the letter the all-full twin should use"
             )
         return full.pop() if full else None
-
-    def _required_twin(self, settings: MixerSettings) -> MixerSettings:
-        twin = settings.full_twin()
-        if twin is None:
-            raise bad_value("full_twin", self.full_twin, f"{settings.kind} has no full form")
-        return twin
 
     def with_patterns(self, *, layer_pattern: str, ffn_pattern: str | None = None) -> ModelSpec:
         """Return the spec with another layer pattern (and feed-forward pattern)."""
