@@ -8,13 +8,34 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from tuning import tune_little
 
 torch.set_num_threads(1)  # tests run beside each other
 
+# The same examples in every run, however busy the machine.
+settings.register_profile(
+    "hybridsim", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("hybridsim")
+
 tune_little()
 
 FACTS = Path(__file__).parent / "facts"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--random-specs",
+        type=int,
+        default=500,
+        help="how many random specs tests/test_random_specs.py draws",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    examples = config.getoption("--random-specs")
+    settings.register_profile("random_specs", settings.default, max_examples=examples)
 
 
 @pytest.fixture(autouse=True)
