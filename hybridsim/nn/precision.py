@@ -13,4 +13,6 @@ def wide(x: Tensor) -> Tensor:
 
 def wide_zeros(x: Tensor, *shape: int) -> Tensor:
     """Return zeros of this shape in the dtype of `wide(x)`: a state before the first token."""
-    return x.new_zeros(shape, dtype=torch.promote_types(x.dtype, torch.float32))
+    # (torch.promote_types would stand in a trace as an operator.)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_zeros(shape, dtype=dtype)
