@@ -7,13 +7,19 @@ from typing import Any
 import interpreted
 import pytest
 import torch
+import torch.nn.functional as F
 from closeness import assert_close
 from torch import Tensor
 
 from hybridsim import kernels
+from hybridsim.components import NormSettings
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.nn.activation import gated
 from hybridsim.nn.attention import causal_attention
+from hybridsim.nn.cache import RecurrentCache
+from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.norm import RMSNorm
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="Triton is not installed")
 
@@ -157,3 +163,78 @@ def test_moe_small(case: Any, dtype: torch.dtype, device: str) -> None:
         down_bias=weight.get("down_proj_bias"),
     )
     check("out", got, wanted, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("unit_offset", [False, True])
+@pytest.mark.parametrize(("rows", "width", "groups"), [((3,), 100, 1), ((2, 700), 48, 3)])
+def test_rms_norm(
+    rows: tuple[int, ...], width: int, groups: int, unit_offset: bool, dtype: torch.dtype,
+    device: str,
+) -> None:  # fmt: skip
+    reference = RMSNorm(width, NormSettings(eps=1e-3, unit_offset=unit_offset), groups).to(device)
+    weight = reference.weight.data.normal_().copy_(reference.weight.to(dtype)).to(dtype)
+    wide_rows = draw(*rows, width + 7, device=device, dtype=dtype)
+    x, residual = wide_rows[..., :width], draw(*rows, width, device=device, dtype=dtype)
+    got = kernels.rms_norm(x, weight, 1e-3, unit_offset, groups=groups)
+    with torch.no_grad():
+        check("norm", got, reference(x), dtype)
+        got, total = kernels.rms_norm(x, weight, 1e-3, unit_offset, residual, groups)
+        check("normalised sum", got, reference(x + residual), dtype)
+    check("sum", total, x + residual, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("gate_first", [False, True])
+@pytest.mark.parametrize("activation", ["silu", "sigmoid"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_gated_rms_norm(
+    groups: int, activation: str, gate_first: bool, dtype: torch.dtype, device: str
+) -> None:
+    x = draw(2, 5, 88, device=device, dtype=torch.float32)
+    gate = draw(2, 5, 100, device=device, dtype=dtype)[..., 12:]
+    reference = RMSNorm(88, NormSettings(eps=1e-5), groups).to(device)
+    weight = reference.weight.data.normal_()
+    factor = F.silu(gate.float()) if activation == "silu" else gate.float().sigmoid()
+    with torch.no_grad():
+        wanted = reference(x * factor) if gate_first else reference(x) * factor
+    got = kernels.gated_rms_norm(
+        x, gate, weight, 1e-5, activation, gate_first=gate_first, groups=groups
+    )
+    check("out", got, wanted, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize(("scale", "limit"), [(1.0, None), (0.5, 0.4)])
+@pytest.mark.parametrize(("rows", "inner"), [((1,), 40), ((2, 300), 24), ((3,), 1500)])
+def test_silu_mul(
+    rows: tuple[int, ...], inner: int, scale: float, limit: float | None, dtype: torch.dtype,
+    device: str,
+) -> None:  # fmt: skip
+    gate_up = draw(*rows, 2 * inner, device=device, dtype=dtype)
+    wanted = gated("silu", gate_up.double(), scale, limit)
+    check("out", kernels.silu_mul(gate_up, scale, limit), wanted, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "size", "activation"), [(70, 4, "silu"), (300, 2, "identity")]
+)
+def test_short_conv_step(
+    channels: int, size: int, activation: str, bias: bool, dtype: torch.dtype, device: str
+) -> None:
+    reference = ShortConvolution(channels, size, bias=bias, activation=activation).to(device)
+    for parameter in reference.parameters():
+        parameter.data.normal_().copy_(parameter.to(dtype))
+    weights = [p.detach().to(dtype) for p in reference.parameters()]
+    cache = RecurrentCache(conv=draw(3, size - 1, channels, device=device, dtype=dtype).float())
+    assert cache.conv is not None
+    state = cache.conv.to(dtype)
+    for step in range(5):
+        x = draw(3, channels + 5, device=device, dtype=dtype)[:, :channels]
+        with torch.no_grad():
+            wanted = reference(x.float()[:, None], cache)[:, 0]
+        got = kernels.short_conv_step(x, state, weights[0], *weights[1:], activation=activation)
+        check(f"step {step}", got, wanted, dtype)
+        assert torch.equal(state.float(), cache.conv)

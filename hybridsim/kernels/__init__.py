@@ -17,6 +17,10 @@ _MODULES = {
     "decode_attention": "decode",
     "latent_decode_attention": "latent",
     "moe_small": "experts",
+    "rms_norm": "pointwise",
+    "gated_rms_norm": "pointwise",
+    "silu_mul": "pointwise",
+    "short_conv_step": "short_conv",
 }
 
 
