@@ -107,7 +107,16 @@ def _few_slots(call: Call) -> bool:
 
 
 def _activated(call: Call) -> bool:
-    return _narrow(call) and call.sizes["activation"] in ("silu", "identity", "sigmoid")
+    return _narrow(call) and call.sizes["activation"] in ("silu", "identity")
+
+
+def _silu(call: Call) -> bool:
+    return _narrow(call) and bool(call.sizes["activation"] == "silu")
+
+
+def _plain_norm(call: Call) -> bool:
+    """One group, normalised before the gate."""
+    return _narrow(call) and call.sizes["groups"] == 1 and not call.sizes["gate_first"]
 
 
 TABLE: dict[str, tuple[Candidate, ...]] = {
@@ -126,7 +135,14 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "chunk_simple_gla": (Candidate("fla", "fla_calls.chunk_simple_gla", True, _chunks),),
     "recurrent_simple_gla": (Candidate("fla", "fla_calls.recurrent_simple_gla", False, _steps),),
     "short_convolution": (Candidate("fla", "fla_calls.short_convolution", True, _activated),),
-    "gated_rms_norm": (Candidate("fla", "fla_calls.gated_rms_norm", True, _activated),),
+    "short_conv_step": (Candidate("triton", "short_conv_step", False, _activated),),
+    "rms_norm": (Candidate("triton", "rms_norm", False, _narrow),),
+    "gated_rms_norm": (
+        Candidate("triton", "gated_rms_norm", False, _narrow),
+        Candidate("fla", "fla_calls.gated_rms_norm", True, _plain_norm),
+    ),
+    "silu_mul": (Candidate("triton", "silu_mul", False, _silu),),
+    "sum_of_rows": (Candidate("triton", "rows.sum_of_rows", False, _narrow),),
     "decode_attention": (Candidate("triton", "decode_attention", False, _narrow),),
     "latent_decode_attention": (Candidate("triton", "latent_decode_attention", False, _narrow),),
     "moe_small": (Candidate("triton", "moe_small", False, _few_slots),),

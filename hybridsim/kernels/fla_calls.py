@@ -224,8 +224,19 @@ def short_convolution(
     return out
 
 
-def gated_rms_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, activation: str) -> Tensor:
-    """RMS norm of x times the activation of the gate, both [..., D]."""
+def gated_rms_norm(
+    x: Tensor,
+    gate: Tensor,
+    weight: Tensor,
+    eps: float,
+    activation: str,
+    *,
+    gate_first: bool,
+    groups: int,
+) -> Tensor:
+    """RMS norm of x in one group, times the activation of the gate, both [..., D]."""
+    assert groups == 1
+    assert not gate_first
     from fla.modules.norm.fused_norm_gate import rms_norm_gated
 
     out: Tensor = rms_norm_gated(x, gate, weight, None, activation=activation, eps=eps)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from hybridsim.components import OAI_ALPHA, OAI_LIMIT
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.scale import scaled
 
 
@@ -43,6 +44,10 @@ def gated(
 
     With a limit L, min(act(gate_scale * gate), L) * clip(up, -L, L).
     """
+    kernel = choose("silu_mul", gate_up, activation=name)
+    if kernel is not None:
+        fused: Tensor = kernel(gate_up, gate_scale, limit)
+        return fused
     gate, up = gate_up.chunk(2, dim=-1)
     gate = scaled(gate, gate_scale)
     if name == "swiglu_oai":

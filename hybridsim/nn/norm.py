@@ -32,36 +32,51 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*axes D"]) -> Float[Tensor, "*axes D"]:
         """Return x with unit mean square along each part of its last axis, times the weight."""
-        plain = self.groups == 1 and not self.settings.unit_offset
-        if x.is_cuda and plain and x.dtype == self.weight.dtype and x.dtype != torch.float64:
+        unit_offset = self.settings.unit_offset
+        kernel = choose("rms_norm", x, self.weight)
+        if kernel is not None:
+            fused: Tensor = kernel(
+                x, self.weight, self.settings.eps, unit_offset, groups=self.groups
+            )
+            return fused
+        if x.is_cuda and self.groups == 1 and not unit_offset and x.dtype == self.weight.dtype:
             return F.rms_norm(x, self.weight.shape, self.weight, self.settings.eps)
         full: Tensor = wide(x).unflatten(-1, (self.groups, -1))
         full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + self.settings.eps)
         full = full.flatten(-2)
         weight = wide(self.weight)
-        return (full * (1 + weight if self.settings.unit_offset else weight)).to(x.dtype)
+        return (full * (1 + weight if unit_offset else weight)).to(x.dtype)
 
 
 def gated_rms_norm(
-    x: Float[Tensor, "*axes D"], gate: Float[Tensor, "*axes D"], norm: RMSNorm, activation: str
+    x: Float[Tensor, "*axes D"],
+    gate: Float[Tensor, "*axes D"],
+    norm: RMSNorm,
+    activation: str,
+    *,
+    gate_first: bool = False,
 ) -> Float[Tensor, "*axes D"]:
-    """Return norm(x) times the activation of the gate, in float32 or in the dtype of x.
+    """Return norm(x) act(gate), or norm(x act(gate)), in float32 or half precision.
 
     Args:
         x: what is normalised.
         gate: the gate before its activation.
-        norm: of plain weights, in one group.
+        norm: with plain weights.
         activation: "sigmoid" or "silu".
+        gate_first: gate before normalising, as Mamba-2 does.
     """
-    assert norm.groups == 1
     assert not norm.settings.unit_offset
-    kernel = choose("gated_rms_norm", x, gate, norm.weight, activation=activation)
+    kernel = choose(
+        "gated_rms_norm", x, gate, norm.weight, groups=norm.groups, gate_first=gate_first
+    )
     if kernel is not None:
-        fused: Tensor = kernel(x, gate, norm.weight, norm.settings.eps, activation)
+        given = (x, gate, norm.weight, norm.settings.eps, activation)
+        fused: Tensor = kernel(*given, gate_first=gate_first, groups=norm.groups)
         return fused
-    gate = wide(gate)
-    normed: Tensor = norm(wide(x))
-    return normed * (gate.sigmoid() if activation == "sigmoid" else F.silu(gate))
+    x, gate = wide(x), wide(gate)
+    factor = gate.sigmoid() if activation == "sigmoid" else F.silu(gate)
+    out: Tensor = norm(x * factor) if gate_first else norm(x) * factor
+    return out
 
 
 def l2_normalize(x: Float[Tensor, "*axes K"], eps: float = 1e-6) -> Float[Tensor, "*axes K"]:

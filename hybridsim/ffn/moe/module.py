@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hybridsim.ffn.dense.module import Dense
 from hybridsim.ffn.dense.settings import DenseSettings
-from hybridsim.ffn.moe.ops import grouped_linear, route
+from hybridsim.ffn.moe.ops import grouped_linear, route, weighted_sum
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.kernels.choice import choose
 from hybridsim.nn.activation import PLAIN, gated
@@ -108,16 +108,13 @@ class Experts(nn.Module):
         if kernel is not None:
             return self._fused(kernel, x, weights, experts)
         flat = experts.flatten()
-        order = flat.argsort(stable=True)
+        order = _sort_key(flat, self.settings.num_experts).argsort(stable=True)
         counts = torch.zeros(self.settings.num_experts, dtype=torch.long, device=x.device)
         counts = counts.scatter_add(0, flat, torch.ones_like(flat))
         rows, chosen = x[order // experts.shape[1]], flat[order]
         inner = self._inner(rows, counts, chosen)
         out = _plus(grouped_linear(inner, self.down_proj, counts), self.down_proj_bias, chosen)
-        unsorted = torch.empty_like(out).index_copy(0, order, out)
-        # The weighted sum over a token's experts.
-        per_token = wide(unsorted.unflatten(0, experts.shape))
-        return (per_token * weights[..., None]).sum(dim=1).to(x.dtype)
+        return weighted_sum(out, order, weights)
 
     def _fused(
         self, kernel: Callable[..., Tensor], x: Tensor, weights: Tensor, experts: Tensor
@@ -146,6 +143,11 @@ class Experts(nn.Module):
             return gated(activation, both, limit=self.settings.activation_limit)
         up = grouped_linear(rows, self.up_proj, counts)
         return PLAIN[activation](_plus(up, self.up_proj_bias, chosen))
+
+
+def _sort_key(experts: Tensor, num_experts: int) -> Tensor:
+    """Return the numbers as narrow as they may be: a radix sort takes a pass for each byte."""
+    return experts.to(torch.uint8 if num_experts <= 256 else torch.int16)
 
 
 def _plus(rows: Tensor, bias: Tensor | None, experts: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.library import operator
+from hybridsim.nn.precision import wide
 
 GATHERED_ROWS = 64  # rows for which copies of their experts' matrices are no burden
 
@@ -43,6 +45,27 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 def _rows_are_aligned(weight: Tensor) -> bool:
     """Whether torch's grouped product takes these widths: it wants rows of whole 16 bytes."""
     return all(width * weight.element_size() % 16 == 0 for width in weight.shape[1:])
+
+
+def weighted_sum(
+    rows: Float[Tensor, "M D"], order: Int[Tensor, " M"], weights: Float[Tensor, "N k"]
+) -> Float[Tensor, "N D"]:
+    """Return the weighted sum of each token's rows, in float32 inside.
+
+    Args:
+        rows: one for each token and expert of it, sorted by expert.
+        order: which of the N k each row is, counted token by token.
+        weights: of each token's experts, in float32.
+    """
+    kernel = choose("sum_of_rows", rows, weights)
+    if kernel is not None:
+        numbers = torch.arange(order.shape[0], device=order.device)
+        places = torch.empty_like(order).scatter_(0, order, numbers)
+        fused: Tensor = kernel(rows, places.view(weights.shape), weights)
+        return fused
+    unsorted = torch.empty_like(rows).index_copy(0, order, rows)
+    per_token = wide(unsorted.unflatten(0, weights.shape))
+    return (per_token * weights[..., None]).sum(dim=1).to(rows.dtype)
 
 
 def route(

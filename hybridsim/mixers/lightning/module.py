@@ -11,7 +11,7 @@ from hybridsim.mixers.lightning.settings import LightningAttentionSettings
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
-from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide
 from hybridsim.nn.rope import RotaryEmbedding
 
@@ -59,8 +59,8 @@ class LightningAttention(SequenceMixer):
         out, state = lightning_attention(q, k, v, slopes, state, chunk_size=s.chunk_size, like=x)
         if cache is not None:
             cache.state = state
-        gate = wide(self.output_gate(x)).sigmoid()
-        projected: Tensor = self.o_proj((self.o_norm(wide(out).flatten(-2)) * gate).to(x.dtype))
+        gated = gated_rms_norm(out.flatten(-2), self.output_gate(x), self.o_norm, "sigmoid")
+        projected: Tensor = self.o_proj(gated.to(x.dtype))
         return projected
 
     def project(self, x: Tensor, past_tokens: Past) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,7 +12,7 @@ from hybridsim.mixers.mamba2.settings import Mamba2Settings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
-from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide
 from hybridsim.nn.scale import scaled
 
@@ -70,7 +70,7 @@ class Mamba2(SequenceMixer):
     def project(
         self, x: Tensor, cache: RecurrentCache | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return z [B, T, H P], x [B, T, H, P], B and C [B, T, G, S], dt [B, T, H] in float32."""
+        """Return z [B, T, H P]; in float32 x [B, T, H, P], B and C [B, T, G, S], dt [B, T, H]."""
         s = self.settings
         mixed = self.in_proj(scaled(x, s.input_scale))
         if any(scale != 1 for scale in s.projection_scales):
@@ -81,13 +81,11 @@ class Mamba2(SequenceMixer):
         x, b, c = mixed.split((s.inner_dim, s.group_dim, s.group_dim), dim=-1)
         b, c = (each.unflatten(-1, (s.num_groups, s.state_size)) for each in (b, c))
         dt = F.softplus(wide(dt) + wide(self.dt_bias)).clamp(s.dt_min, s.dt_max)
-        return wide(z), x.unflatten(-1, (s.num_heads, s.head_dim)), b, c, dt
+        return z, x.unflatten(-1, (s.num_heads, s.head_dim)), b, c, dt
 
     def gated(self, out: Tensor, z: Tensor) -> Tensor:
         """Return the output [B, T, H P] gated by z and normalised, in the settings' order."""
-        if self.settings.norm == "before_gate":
-            out = self.o_norm(out)
-        out = out * F.silu(z)
-        if self.settings.norm == "after_gate":
-            out = self.o_norm(out)
-        return out
+        if self.settings.norm == "none":
+            return out * F.silu(wide(z))
+        first = self.settings.norm == "after_gate"
+        return gated_rms_norm(out, z, self.o_norm, "silu", gate_first=first)
