@@ -32,7 +32,7 @@ from hybridsim.dtypes import Dtypes
 from hybridsim.errors import SpecError
 from hybridsim.ffn import FFNS, ffn_settings_class
 from hybridsim.graph import ADD, ModelGraph, build_graph, layer_ops, outer_ops
-from hybridsim.mixers import MIXERS, settings_class
+from hybridsim.mixers import SHIPPED, settings_class
 from hybridsim.spec.parse import parse_spec, spec_dict
 from hybridsim.spec.pattern import compress_pattern, expand_pattern
 from hybridsim.spec.schema import ModelSpec
@@ -41,7 +41,7 @@ from hybridsim.steps import decode, prefill
 
 RANDOM = settings.get_profile("random_specs")
 STRATEGIES = {**MIXER_STRATEGIES, **FFN_STRATEGIES}
-KINDS = dict.fromkeys(MIXERS, settings_class) | dict.fromkeys(FFNS, ffn_settings_class)
+KINDS = dict.fromkeys(SHIPPED, settings_class) | dict.fromkeys(FFNS, ffn_settings_class)
 
 
 def share(parts: int) -> settings:
@@ -143,9 +143,10 @@ def check_model(graph: ModelGraph, how: Pass) -> None:
     rows = [torch.randperm(graph.spec.vocab_size)[: sum(sizes)] for _ in range(how.batch_size)]
     tokens = torch.stack(rows)
     with torch.no_grad():
-        wanted, cache = model(tokens), model.new_cache()
-        outputs = [model(part, cache) for part in tokens.split(sizes, dim=1)]
-    assert_close("logits", torch.cat(outputs, dim=1), wanted, 1e-8)
+        wanted = model(tokens)
+        for cache in (model.new_cache(), model.new_static_cache(sum(sizes))):
+            outputs = [model(part, cache) for part in tokens.split(sizes, dim=1)]
+            assert_close("logits", torch.cat(outputs, dim=1), wanted, 1e-8)
 
 
 def check_cache_bytes(graph: ModelGraph, how: Pass) -> None:
