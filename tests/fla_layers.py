@@ -15,6 +15,7 @@ from fla_ops import BF16, FP32, error
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
+from hybridsim.kernels.choice import forcing
 from hybridsim.mixers import MixerSettings, mixer_class, settings_class
 from hybridsim.model.build import initialize
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
@@ -57,7 +58,7 @@ class LayerCase:
         made = getattr(import_module("fla.layers"), self.layer)
         layer = made(hidden_size=WIDTH, norm_eps=EPS, layer_idx=0, **self.options)
         layer.load_state_dict(self.weights(dict(mine.named_parameters()), self.settings))
-        return mine.to(DEVICE, dtype), layer.to(DEVICE, dtype)
+        return mine.to(DEVICE, dtype).eval(), layer.to(DEVICE, dtype).eval()
 
 
 def renamed(names: dict[str, str]) -> Callable[[Weights, Any], Weights]:
@@ -209,25 +210,27 @@ LAYERS: dict[str, LayerCase] = {
 }
 
 
-def layer_errors(name: str, dtype: torch.dtype) -> dict[str, float]:
+def layer_errors(
+    name: str, dtype: torch.dtype, implementation: str = "reference"
+) -> dict[str, float]:
     """Return how far our mixer's outputs are from the fla layer's of the same weights.
 
+    Ours runs its own forms, or with `implementation` "fla" the kernels that it chooses on a GPU.
     `prefill` takes TOKENS at once, where fla runs its chunked kernel; `decode` takes SHORT tokens
     and then single ones, where it runs its recurrent kernel; `gradient` is the input's, float32.
     """
     case = LAYERS[name]
     mine, layer = case.build(dtype)
-    mine.eval()
-    layer.eval()
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(2, TOKENS, WIDTH, generator=generator).to(DEVICE, dtype)
-    found = {"decode": error(*_decoded(mine, layer, x[:, : SHORT + DECODED]), dtype)}
-    if dtype in case.chunk_dtypes:
-        with torch.no_grad():
-            found["prefill"] = error(mine(x), layer(x)[0], dtype)
-        if dtype == FP32:
-            weights = torch.randn(x.shape, generator=generator).to(DEVICE)
-            found["gradient"] = error(*_gradients(mine, layer, x, weights), dtype)
+    with forcing(implementation):
+        found = {"decode": error(*_decoded(mine, layer, x[:, : SHORT + DECODED]), dtype)}
+        if dtype in case.chunk_dtypes:
+            with torch.no_grad():
+                found["prefill"] = error(mine(x), layer(x)[0], dtype)
+            if dtype == FP32:
+                weights = torch.randn(x.shape, generator=generator).to(DEVICE)
+                found["gradient"] = error(*_gradients(mine, layer, x, weights), dtype)
     return found
 
 

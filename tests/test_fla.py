@@ -46,6 +46,7 @@ def test_gradients_are_flas(name: str, tokens: int) -> None:
 
 
 @DTYPES
+@pytest.mark.parametrize("implementation", ["reference", "fla"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_mixers_are_flas_layers(name: str, dtype: torch.dtype) -> None:
-    hold(layer_errors(name, dtype), BOUNDS[dtype])
+def test_mixers_are_flas_layers(name: str, implementation: str, dtype: torch.dtype) -> None:
+    hold(layer_errors(name, dtype, implementation), BOUNDS[dtype])

@@ -11,7 +11,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 from hybridsim.conventions import FlopConventions, FlopRule
-from hybridsim.counters.operators import check_known, flop_rules, free_operators
+from hybridsim.counters.operators import check_known, flop_rules
 from hybridsim.counters.pieces import model_pieces
 from hybridsim.graph import ModelGraph
 from hybridsim.steps import Step
@@ -47,7 +47,7 @@ def count_module(
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with torch.no_grad():
         by_operator = Counter({str(n): int(f) for n, f in analysis.by_operator().items()})
-        check_known(n for n in analysis.unsupported_ops() if n not in free_operators())
+        check_known(analysis.unsupported_ops())
     return by_operator
 
 
