@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,7 +29,20 @@ from torch import Tensor
 from hybridsim import kernels
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.mixers.block_sparse import ops as block_ops
+from hybridsim.mixers.sparse_mla import ops as dsa_ops
+from hybridsim.nn.quantize import dequantize, quantize
 from hybridsim.profiler.origin import git_revision, versions
+
+try:
+    from fla.modules import causal_conv1d as fla_conv
+    from fla.modules.norm import fused_norm_gate, layernorm
+except ImportError:
+    fla_conv = fla_norm = None
+else:
+    fla_norm = SimpleNamespace(
+        rms_norm=layernorm.rms_norm, rms_norm_gated=fused_norm_gate.rms_norm_gated
+    )
 
 SAMPLES = 21
 INPUT_SETS = 3
@@ -265,10 +279,210 @@ def moe_row(name: str, tokens: int, settings: MoESettings, width: int) -> Row:
     )
 
 
+def sparse_rows() -> Iterator[Row]:
+    yield selected_row(1, 1, 2**17)
+    yield selected_row(16, 1, 2**15)
+    yield selected_row(1, 2048, 2**15)
+    yield block_row(1, 1, 2**17)
+    yield block_row(16, 1, 2**15)
+    yield block_row(1, 2048, 2**15)
+    yield index_row(1, 1, 2**17, True)
+    yield index_row(1, 1, 2**20, True)
+    yield index_row(1, 1024, 2**15, True)
+    yield index_row(1, 1024, 2**15, False)
+
+
+def first_queries(run: Run, count: int = 16) -> Run:
+    """Return a reference that looks at the first queries alone: it gathers much for each."""
+    return lambda q, cache, *others: run(q[:, :count], cache, *[x[:, :count] for x in others])
+
+
+def selected_row(batch: int, queries: int, tokens: int) -> Row:
+    heads, count, scale = 128, 2048, 192**-0.5
+
+    def draw() -> Inputs:
+        chosen = torch.randint(0, tokens, (batch, queries, count), device="cuda")
+        return normal(batch, queries, heads, 576), normal(batch, tokens, 576), chosen
+
+    return Row(
+        "selected_attention",
+        f"B{batch} T{queries} H{heads} k{count} S{tokens}",
+        draw,
+        lambda q, c, i: kernels.selected_attention(q, c, i, scale, 512),
+        first_queries(
+            lambda q, c, i: dsa_ops.selected_attention(q.float(), c.float(), i, 512, scale)
+        ),
+        2 * batch * (min(queries * count, tokens) * 576 + queries * heads * (576 + 512)),
+        2 * batch * queries * heads * count * (576 + 512),
+    )
+
+
+def block_row(batch: int, queries: int, tokens: int) -> Row:
+    heads, key_heads, width, size, count = 64, 4, 128, 128, 16
+    past, scale = tokens - queries, width**-0.5
+
+    def draw() -> Inputs:
+        scores = torch.rand(batch, queries, key_heads, past // size, device="cuda")
+        chosen = scores.topk(count, sorted=False).indices
+        keys, values = (normal(batch, tokens, key_heads, width) for _ in range(2))
+        return normal(batch, queries, heads, width), (keys, values), chosen
+
+    def reference(q: Tensor, cache: Any, chosen: Tensor) -> Tensor:
+        keys, values = (x[:, : past + q.shape[1]].float() for x in cache)
+        return block_ops.block_attention(q.float(), keys, values, chosen, size, scale)
+
+    seen = min(queries * count * size, tokens) * key_heads
+    return Row(
+        "block_attention",
+        f"B{batch} T{queries} H{heads}/{key_heads}x{width} {count}x{size} S{tokens}",
+        draw,
+        lambda q, c, i: kernels.block_attention(q, *c, i, size, past, scale),
+        first_queries(reference),
+        2 * batch * 2 * width * (seen + queries * heads),
+        4 * batch * queries * heads * count * size * width,
+    )
+
+
+def index_row(batch: int, queries: int, tokens: int, rounded: bool) -> Row:
+    heads, width = 64, 128
+
+    def draw() -> Inputs:
+        keys, scales = normal(batch, tokens, width), None
+        if rounded:
+            keys, scales = quantize(keys)
+            scales = scales[..., 0].contiguous()
+        weights = normal(batch, queries, heads, dtype=torch.float32)
+        return normal(batch, queries, heads, width), keys, weights, scales
+
+    def run(q: Tensor, keys: Tensor, weights: Tensor, scales: Tensor | None) -> Tensor:
+        return kernels.index_scores(q, keys, weights, scales=scales)
+
+    def wanted(q: Tensor, keys: Tensor, weights: Tensor, scales: Tensor | None) -> Tensor:
+        seen = tokens - queries + 4  # that the first four queries see
+        keys = keys.float() if scales is None else dequantize(keys, scales[..., None])
+        q, weights = q[:, :4].float(), weights[:, :4]
+        return dsa_ops.index_scores(q, keys[:, :seen], weights)[..., : tokens - queries + 1]
+
+    visible = tokens - queries / 2
+    return Row(
+        "index_scores",
+        f"B{batch} T{queries} H{heads}x{width} S{tokens} {'fp8' if rounded else 'bf16'}",
+        draw,
+        run,
+        wanted,
+        batch * (tokens * width * (1 if rounded else 2) + queries * (tokens * 4 + heads * width)),
+        2 * batch * queries * heads * (width + 1) * visible,
+    )
+
+
+def pointwise_rows() -> Iterator[Row]:
+    for rows, width in ((1, 2304), (2**15, 2304), (32, 128), (2**20, 128)):
+        yield norm_row(rows, width, False)
+    yield norm_row(1, 2304, True)
+    yield norm_row(2**15, 2304, True)
+    yield gated_norm_row(32, 128)
+    yield gated_norm_row(2**20, 128)
+    yield gate_row(1, 9216)
+    yield gate_row(2**15, 9216)
+    yield conv_row(1, 12288)
+    yield conv_row(128, 12288)
+
+
+def norm_row(rows: int, width: int, residual: bool) -> Row:
+    weight, eps = normal(width), 1e-6
+    rivals: dict[str, Run] = {}
+    if not residual:
+        rivals["torch"] = lambda x: F.rms_norm(x, (width,), weight, eps)
+    if fla_norm is not None:
+        rivals["fla"] = lambda x, *r: fla_norm.rms_norm(
+            x, weight, None, *r, eps=eps, prenorm=bool(r)
+        )
+
+    def run(x: Tensor, *added: Tensor) -> Tensor:
+        out = kernels.rms_norm(x, weight, eps, False, *added)
+        return out[0] if added else out
+
+    def wanted(x: Tensor, *added: Tensor) -> Tensor:
+        return F.rms_norm(sum((r.float() for r in added), x.float()), (width,), weight.float(), eps)
+
+    return Row(
+        "rms_norm" + (" + residual" if residual else ""),
+        f"{rows} x {width}",
+        lambda: tuple(normal(rows, width) for _ in range(1 + residual)),
+        run,
+        wanted,
+        2 * rows * width * (4 if residual else 2),
+        rivals=rivals,
+    )
+
+
+def gated_norm_row(rows: int, width: int) -> Row:
+    weight, eps = normal(width), 1e-6
+    rivals: dict[str, Run] = {}
+    if fla_norm is not None:
+        rivals["fla"] = lambda x, g: fla_norm.rms_norm_gated(x, g, weight, None, "swish", eps=eps)
+    return Row(
+        "gated_rms_norm",
+        f"{rows} x {width}",
+        lambda: (normal(rows, width), normal(rows, width)),
+        lambda x, g: kernels.gated_rms_norm(x, g, weight, eps),
+        lambda x, g: F.rms_norm(x.float(), (width,), weight.float(), eps) * F.silu(g.float()),
+        2 * rows * width * 3,
+        rivals=rivals,
+    )
+
+
+def gate_row(rows: int, inner: int) -> Row:
+    def plain(x: Tensor) -> Tensor:
+        gate, up = x.chunk(2, -1)
+        return F.silu(gate) * up
+
+    return Row(
+        "silu_mul",
+        f"{rows} x 2 x {inner}",
+        lambda: (normal(rows, 2 * inner),),
+        kernels.silu_mul,
+        lambda x: plain(x.float()),
+        2 * rows * inner * 3,
+        rivals={"torch": plain},
+    )
+
+
+def conv_row(batch: int, channels: int) -> Row:
+    weight, size = normal(channels, 4), 4
+
+    def wanted(x: Tensor, state: Tensor, wide_state: Tensor) -> Tensor:
+        # The kernel has moved the state on: its last column is x.
+        columns = torch.cat((wide_state[:, :, 1:], x[:, :, None]), 2).float()
+        return F.silu((columns * weight.float()).sum(-1))
+
+    def draw() -> Inputs:
+        state = normal(batch, size - 1, channels)
+        wide_state = torch.cat((normal(batch, 1, channels), state), 1).mT.contiguous()
+        return normal(batch, channels), state, wide_state
+
+    rivals: dict[str, Run] = {}
+    if fla_conv is not None:
+        rivals["fla"] = lambda x, s, w: fla_conv.causal_conv1d_update(
+            x[:, None], w, weight=weight, activation="silu"
+        )
+    return Row(
+        "short_conv_step",
+        f"B{batch} C{channels} W{size}",
+        draw,
+        lambda x, s, w: kernels.short_conv_step(x, s, weight),
+        wanted,
+        2 * batch * channels * (2 * size) + 2 * channels * size,
+        rivals=rivals,
+    )
+
+
 def all_rows(cuts: bool) -> Iterator[Callable[[], Iterator[Row]]]:
     yield lambda: latent_rows(cuts)
     yield decode_rows
     yield moe_rows
+    yield sparse_rows
+    yield pointwise_rows
 
 
 def measured(row: Row, timer: Timer, rates: dict[str, float]) -> dict[str, Any]:
@@ -284,6 +498,7 @@ def measured(row: Row, timer: Timer, rates: dict[str, float]) -> dict[str, Any]:
     try:
         sets = [row.draw() for _ in range(row.sets)]
         got, wanted = row.run(*sets[0]).float(), row.reference(*sets[0])
+        got = got[tuple(slice(n) for n in wanted.shape)]  # a reference may look at a part
         found["error"] = ((got - wanted).abs().max() / wanted.abs().max()).item()
         del got, wanted
         found["time_s"], found["spread"] = timer.median_s(row.run, sets)

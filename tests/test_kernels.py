@@ -15,11 +15,15 @@ from hybridsim import kernels
 from hybridsim.components import NormSettings
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.mixers.block_sparse import ops as sparse_ops
+from hybridsim.mixers.block_sparse.ops import block_scores, select_blocks
+from hybridsim.mixers.sparse_mla import ops
 from hybridsim.nn.activation import gated
 from hybridsim.nn.attention import causal_attention
 from hybridsim.nn.cache import RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.norm import RMSNorm
+from hybridsim.nn.quantize import dequantize, quantize
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="Triton is not installed")
 
@@ -167,7 +171,7 @@ def test_moe_small(case: Any, dtype: torch.dtype, device: str) -> None:
 
 @DTYPES
 @pytest.mark.parametrize("unit_offset", [False, True])
-@pytest.mark.parametrize(("rows", "width", "groups"), [((3,), 100, 1), ((2, 700), 48, 3)])
+@pytest.mark.parametrize(("rows", "width", "groups"), [((3,), 100, 1), ((2, 350), 48, 3)])
 def test_rms_norm(
     rows: tuple[int, ...], width: int, groups: int, unit_offset: bool, dtype: torch.dtype,
     device: str,
@@ -238,3 +242,96 @@ def test_short_conv_step(
         got = kernels.short_conv_step(x, state, weights[0], *weights[1:], activation=activation)
         check(f"step {step}", got, wanted, dtype)
         assert torch.equal(state.float(), cache.conv)
+
+
+# batch, queries, heads, rank, rope, storage, selected
+SELECTIONS = {
+    "decode": (2, 1, 5, 32, 16, 400, 300),
+    "prefill": (1, 40, 16, 48, 0, 90, 33),
+    "deepseek": (1, 2, 128, 512, 64, 50, 24),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", SELECTIONS.values(), ids=SELECTIONS)
+def test_selected_attention(case: Any, dtype: torch.dtype, device: str) -> None:
+    batch, queries, heads, rank, rope, storage, count = case
+    q = draw(batch, queries, heads, rank + rope, device=device, dtype=dtype)
+    latents = draw(batch, storage, rank + rope, device=device, dtype=dtype)
+    indices = torch.rand(batch, queries, storage, device=device).argsort(-1)[..., :count]
+    indices[..., 5::7] = -1
+    indices[:, 0, :200] = torch.where(torch.arange(min(count, 200), device=device) == 3, 7, -1)
+    wanted = ops.selected_attention(q.double(), latents.double(), indices, rank, 0.1)
+    check("out", kernels.selected_attention(q, latents, indices, 0.1, rank), wanted, dtype)
+    got = kernels.selected_attention(q, latents, indices.to(torch.int32), 0.1, rank)
+    check("int32", got, wanted, dtype)
+
+
+# batch, queries, heads, key heads, channels, block size, storage, blocks
+SPARSE = {
+    "decode": (2, 1, 6, 2, 32, 16, 400, 20),
+    "prefill": (1, 50, 4, 2, 16, 5, 70, 4),
+    "minimax": (1, 2, 32, 2, 128, 32, 150, 3),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", SPARSE.values(), ids=SPARSE)
+def test_block_attention(case: Any, dtype: torch.dtype, device: str) -> None:
+    batch, queries, heads, key_heads, width, size, storage, count = case
+    q = draw(batch, queries, heads, width, device=device, dtype=dtype)
+    keys, values = draw(2, batch, storage, key_heads, width, device=device, dtype=dtype)
+    past = storage - 3 - queries
+    seen = slice(0, past + queries)
+    scores = block_scores(
+        draw(batch, queries, key_heads, 8, device=device, dtype=torch.float32),
+        draw(batch, past + queries, 8, device=device, dtype=torch.float32),
+        size,
+    )
+    blocks = select_blocks(scores, past, size, count, 1)
+    # In no order, and some missing.
+    blocks[..., 0, :2] = torch.tensor([-1, past // size], device=device)
+    wanted = sparse_ops.block_attention(
+        q.double(), keys[:, seen].double(), values[:, seen].double(), blocks, size, 0.2
+    )
+    got = kernels.block_attention(q, keys, values, blocks, size, past, 0.2)
+    check("out", got, wanted, dtype)
+    got = kernels.block_attention(q, keys, values, blocks, size, on(device, past), 0.2)
+    check("device-side past", got, wanted, dtype)
+
+
+# batch, queries, heads, channels, tokens
+INDEXERS = {
+    "decode": (2, 1, 4, 32, 300),
+    "prefill": (1, 37, 20, 24, 150),
+    "64": (1, 3, 64, 128, 70),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", INDEXERS.values(), ids=INDEXERS)
+def test_index_scores(case: Any, dtype: torch.dtype, device: str) -> None:
+    batch, queries, heads, width, tokens = case
+    q = draw(batch, queries, heads, width, device=device, dtype=dtype)
+    keys = draw(batch, tokens + 9, width, device=device, dtype=dtype)
+    weights = draw(batch, queries, heads, device=device, dtype=torch.float32)
+    wanted = ops.index_scores(q.double(), keys[:, :tokens].double(), weights.double())
+    visible = wanted > -torch.inf
+    for name, got in (
+        ("slice", kernels.index_scores(q, keys[:, :tokens], weights)),
+        ("length", kernels.index_scores(q, keys, weights, on(device, tokens))),
+    ):
+        assert (got[..., tokens:] == -torch.inf).all()
+        got = got[..., :tokens]
+        assert torch.equal(got > -torch.inf, visible)
+        check(name, got[visible], wanted[visible], torch.float32)
+
+
+def test_index_scores_of_rounded_keys(device: str) -> None:
+    q = draw(2, 5, 16, 32, device=device, dtype=torch.bfloat16)
+    weights = draw(2, 5, 16, device=device, dtype=torch.float32)
+    rounded, scales = quantize(draw(2, 60, 32, device=device, dtype=torch.bfloat16))
+    wanted = ops.index_scores(q.float(), dequantize(rounded, scales), weights)
+    got = kernels.index_scores(q, rounded, weights, scales=scales[..., 0].contiguous())
+    visible = wanted > -torch.inf
+    check("scores", got[visible], wanted[visible], torch.float32)

@@ -11,11 +11,26 @@ from __future__ import annotations
 
 import importlib
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridsim.kernels.decode import block_attention as block_attention
+    from hybridsim.kernels.decode import decode_attention as decode_attention
+    from hybridsim.kernels.experts import moe_small as moe_small
+    from hybridsim.kernels.indexer import index_scores as index_scores
+    from hybridsim.kernels.latent import latent_decode_attention as latent_decode_attention
+    from hybridsim.kernels.latent import selected_attention as selected_attention
+    from hybridsim.kernels.pointwise import gated_rms_norm as gated_rms_norm
+    from hybridsim.kernels.pointwise import rms_norm as rms_norm
+    from hybridsim.kernels.pointwise import silu_mul as silu_mul
+    from hybridsim.kernels.short_conv import short_conv_step as short_conv_step
 
 _MODULES = {
     "decode_attention": "decode",
     "latent_decode_attention": "latent",
+    "selected_attention": "latent",
+    "block_attention": "decode",
+    "index_scores": "indexer",
     "moe_small": "experts",
     "rms_norm": "pointwise",
     "gated_rms_norm": "pointwise",

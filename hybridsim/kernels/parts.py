@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
@@ -20,6 +21,7 @@ LOG2_E = math.log2(math.e)
 MOST_PARTS = 256
 LEAST_TOKENS = 128  # tokens of a part: fewer are not worth its output's way through memory
 TILE = 8192  # numbers that one program combines at once
+SELECTED_STAGES = 5  # loading a selection's numbers takes half of the stages
 INTERPRETED_SLOTS = 6  # programs at once where Triton is interpreted
 
 
@@ -57,7 +59,9 @@ def part_bounds(
     length_ptr, capacity, window, part, parts, BLOCK: tl.constexpr, LEAST: tl.constexpr
 ):
     """Return the tokens start <= s < end of a part, and how many parts have any."""
-    end_of_all = tl.minimum(tl.load(length_ptr), capacity)
+    end_of_all = capacity
+    if length_ptr is not None:
+        end_of_all = tl.minimum(tl.load(length_ptr), capacity)
     first = tl.maximum(end_of_all - window, 0)
     span = end_of_all - first
     tokens = tl.maximum(tl.cdiv(tl.cdiv(span, parts), BLOCK) * BLOCK, LEAST)
@@ -65,24 +69,39 @@ def part_bounds(
     return start, tl.minimum(start + tokens, end_of_all), tl.cdiv(span, tokens)
 
 
+@triton.jit
+def log_sum(largest, total):
+    """Return log2 of a sum of exponentials, minus infinity where nothing was added."""
+    return tl.where(total > 0, largest + tl.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
+
+
+def new_partial(out: Tensor, parts: int) -> tuple[Tensor, Tensor | None]:
+    """Return where parts of out [..., H, V] and their log sums go: one part goes to out itself."""
+    if parts == 1:
+        return out, None
+    options: Any = {"dtype": torch.float32, "device": out.device}
+    log_sums = torch.empty(*out.shape[:-1], parts, **options)
+    return torch.empty(*log_sums.shape, out.shape[-1], **options), log_sums
+
+
 @triton.jit(do_not_specialize=["capacity", "window", "parts"])
 def _combine_kernel(
     partial, log_sums, sinks, length, out, capacity, window, parts,
     HEADS: tl.constexpr, WIDTH: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr,
-    BLOCK: tl.constexpr, LEAST: tl.constexpr, HAS_SINKS: tl.constexpr,
+    BLOCK: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     part = tl.arange(0, PARTS)
     _, _, used = part_bounds(length, capacity, window, 0, parts, BLOCK, LEAST)
-    log_sum = tl.load(log_sums + row * parts + part, mask=part < used, other=float("-inf"))
-    largest = tl.max(log_sum, 0)
-    if HAS_SINKS:
+    sums = tl.load(log_sums + row * parts + part, mask=part < used, other=float("-inf"))
+    largest = tl.max(sums, 0)
+    if sinks is not None:
         sink = tl.load(sinks + row % HEADS).to(tl.float32) * 1.4426950408889634
         largest = tl.maximum(largest, sink)
-    weight = tl.exp2(log_sum - largest)
+    weight = tl.exp2(sums - largest)
     total = tl.sum(weight, 0)
-    if HAS_SINKS:
+    if sinks is not None:
         total += tl.exp2(sink - largest)
     values = tl.load(
         partial + (row * parts + part)[:, None] * WIDTH + column[None, :],
@@ -96,7 +115,7 @@ def _combine_kernel(
 def combine(
     partial: Tensor,
     log_sums: Tensor,
-    length: Tensor,
+    length: Tensor | None,
     out: Tensor,
     *,
     sinks: Tensor | None,
@@ -107,21 +126,21 @@ def combine(
     """Write the parts' weighted sum to out and return it.
 
     Args:
-        partial: [B, H, parts, V] in float32, each part normalised by itself.
-        log_sums: [B, H, parts], log2 of each part's sum of exponentials.
-        length: [1] in int32, tokens in the cache.
-        out: [B, H, V].
+        partial: [..., H, parts, V] in float32, each part normalised by itself.
+        log_sums: [..., H, parts], log2 of each part's sum of exponentials.
+        length: [1] in int32, tokens in the cache; None where all of the capacity is seen.
+        out: [..., H, V].
         sinks: [H], one more score a head, without a value.
         capacity: tokens of the storage, as the parts' launch had it.
         window: the newest tokens that are seen, likewise.
         block: tokens of a block, likewise.
     """
-    batch, heads, parts, width = partial.shape
+    heads, parts, width = partial.shape[-3:]
     padded = triton.next_power_of_2(parts)
     columns = min(triton.next_power_of_2(width), TILE // padded)
-    _combine_kernel[(batch * heads, triton.cdiv(width, columns))](
+    _combine_kernel[(log_sums.numel() // parts, triton.cdiv(width, columns))](
         partial, log_sums, sinks, length, out, capacity, window, parts,
         HEADS=heads, WIDTH=width, COLUMNS=columns, PARTS=padded,
-        BLOCK=block, LEAST=LEAST_TOKENS, HAS_SINKS=sinks is not None, num_warps=8,
+        BLOCK=block, LEAST=LEAST_TOKENS, num_warps=8,
     )  # fmt: skip
     return out
