@@ -21,7 +21,7 @@ from hybridsim.cost.roofline import step_time
 from hybridsim.graph import build_graph
 from hybridsim.hardware import parse_hardware
 from hybridsim.options import read_option
-from hybridsim.profiler.origin import versions
+from hybridsim.origin import versions
 from hybridsim.steps import decode, prefill
 
 PATTERNS = 20_000

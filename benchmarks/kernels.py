@@ -32,7 +32,7 @@ from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.mixers.block_sparse import ops as block_ops
 from hybridsim.mixers.sparse_mla import ops as dsa_ops
 from hybridsim.nn.quantize import dequantize, quantize
-from hybridsim.profiler.origin import git_revision, versions
+from hybridsim.origin import git_revision, versions
 
 try:
     from fla.modules import causal_conv1d as fla_conv

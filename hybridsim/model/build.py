@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,18 @@ def empty_model(
     dtype = dtype or _DEFAULT_DTYPES[kind]
     if dtype not in TORCH_DTYPES:
         raise unknown("dtype", dtype, TORCH_DTYPES, "dtype")
+    with new_tensors(device, dtype):
+        return HybridLM(graph)
+
+
+@contextmanager
+def new_tensors(device: str, dtype: str) -> Iterator[None]:
+    """Make modules inside with their weights on a device and in a dtype of TORCH_DTYPES."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(TORCH_DTYPES[dtype])
     try:
         with torch.device(device):
-            return HybridLM(graph)
+            yield
     finally:
         torch.set_default_dtype(before)
 

@@ -15,9 +15,9 @@ from hybridsim.fields import parse_dataclass
 from hybridsim.graph import build_graph
 from hybridsim.hardware import Hardware, parse_hardware
 from hybridsim.options import read_option
+from hybridsim.origin import git_revision, host, versions
 from hybridsim.profiler.cpu import measure_cpu
 from hybridsim.profiler.flops import flop_record
-from hybridsim.profiler.origin import git_revision, host, versions
 from hybridsim.profiler.serving import Serving
 from hybridsim.profiler.settings import ProfileSettings
 from hybridsim.profiler.tables import kind_rows, node_rows, point_rows

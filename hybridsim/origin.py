@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from hybridsim import __version__
 from hybridsim.mixers import MIXERS
 from hybridsim.paths import CONF_DIR
 
 _PACKAGES = ("torch", "hydra-core", "omegaconf", "optuna", "fvcore", "networkx", "pandas")
 
 
-def versions() -> dict[str, str | None]:
+def versions(packages: Sequence[str] = _PACKAGES) -> dict[str, str | None]:
     """Return the versions of hybridsim, Python and what the figures depend on.
 
-    Among these are the packages whose mixers were used.
+    Args:
+        packages: whose versions besides; packages of mixers are always among them.
+
+    Returns:
+        Versions by name, None for a package that is absent.
     """
-    found: dict[str, str | None] = {"hybridsim": __version__, "python": platform.python_version()}
-    for package in (*_PACKAGES, *MIXERS.distributions):
+    found: dict[str, str | None] = {
+        "hybridsim": import_module("hybridsim").__version__,
+        "python": platform.python_version(),
+    }
+    for package in (*packages, *MIXERS.distributions):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
