@@ -36,7 +36,7 @@ from hybridsim.kernels import choice
 from hybridsim.model.build import empty_model
 from hybridsim.model.decode import DecodeRunner
 from hybridsim.model.model import HybridLM
-from hybridsim.profiler.origin import git_revision
+from hybridsim.origin import git_revision
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.steps import decode, prefill
 

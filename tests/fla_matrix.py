@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 
 import fla_layers
 import fla_ops
@@ -64,19 +67,52 @@ def all_layer_errors(name: str) -> dict[str, float]:
     }
 
 
-def print_table(first: str, columns: tuple[str, ...], rows: dict[str, dict[str, float]]) -> None:
+def measure(what: str, name: str) -> dict[str, float] | str:
+    """Return the errors of an operator or a layer by column, or why there are none."""
+    warnings.simplefilter("ignore")
+    try:
+        return worst_op_errors(name) if what == "mixer" else all_layer_errors(name)
+    except Exception as error:  # the other rows are still wanted
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+
+
+def measure_all() -> dict[tuple[str, str], dict[str, float] | str]:
+    """Return the errors of every row; a process each, since it is compilers that take the time."""
+    rows = [("mixer", name) for name in OPS] + [("layer", name) for name in LAYERS]
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(len(rows), mp_context=spawn, initializer=tune_little) as pool:
+        found = {row: pool.submit(measure, *row) for row in rows}
+        return {row: future.result() for row, future in found.items()}
+
+
+def print_table(
+    first: str, columns: tuple[str, ...], found: dict[tuple[str, str], dict[str, float] | str]
+) -> None:
     """Print one table."""
     print(f"\n| {first} | " + " | ".join(columns) + " |")
     print("| --- |" + " ---: |" * len(columns))
-    for name, errors in rows.items():
-        cells = (f"{errors[c]:.1e}" if c in errors else "-" for c in columns)
+    for (what, name), errors in found.items():
+        if what != first:
+            continue
+        if isinstance(errors, str):
+            cells = [errors, *[""] * (len(columns) - 1)]
+        else:
+            cells = [f"{errors[c]:.1e}" if c in errors else "-" for c in columns]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def main() -> None:
-    """Print both tables."""
-    warnings.simplefilter("ignore")
-    tune_little()
+def beyond_bounds(found: dict[tuple[str, str], dict[str, float] | str]) -> bool:
+    """Whether a row failed or is beyond the bound of its dtype."""
+    bounds = {NAMES[dtype]: bound for dtype, bound in fla_ops.BOUNDS.items()}
+    return any(
+        isinstance(errors, str)
+        or any(not value <= bounds[column.rpartition(" ")[2]] for column, value in errors.items())
+        for errors in found.values()
+    )
+
+
+def main() -> int:
+    """Print both tables; return 1 where something is beyond its bound."""
     header = HEADER.format(
         fla=version("fla-core"),
         triton=version("triton"),
@@ -90,12 +126,14 @@ def main() -> None:
         value=fla_ops.V,
     )
     print(header, end="")
-    print_table("mixer", OP_COLUMNS, {name: worst_op_errors(name) for name in OPS})
+    found = measure_all()
+    print_table("mixer", OP_COLUMNS, found)
     shape = {"tokens": fla_layers.TOKENS, "short": fla_layers.SHORT}
     decoded = {"width": fla_layers.WIDTH, "decoded": fla_layers.DECODED}
     print(LAYERS_HEADER.format(**shape, **decoded), end="")
-    print_table("layer", LAYER_COLUMNS, {name: all_layer_errors(name) for name in LAYERS})
+    print_table("layer", LAYER_COLUMNS, found)
+    return int(beyond_bounds(found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,10 @@ from fla_ops import BF16, BOUNDS, FP32, LENGTHS, OPS, gradient_error, op_errors
 # fla warns about what it will change and what it was not compiled for.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 
+# One process compiles the kernels of an operator (`--dist loadgroup`).
+OPERATORS = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in OPS]
+)
 DTYPES = pytest.mark.parametrize("dtype", [FP32, BF16], ids=["fp32", "bf16"])
 
 
@@ -34,13 +38,13 @@ def hold(errors: dict[str, float], bound: float) -> None:
 
 @DTYPES
 @pytest.mark.parametrize("tokens", LENGTHS)
-@pytest.mark.parametrize("name", OPS)
+@OPERATORS
 def test_operators_are_flas(name: str, tokens: int, dtype: torch.dtype) -> None:
     hold(op_errors(name, dtype, tokens), BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
-@pytest.mark.parametrize("name", OPS)
+@OPERATORS
 def test_gradients_are_flas(name: str, tokens: int) -> None:
     hold({"gradient": gradient_error(name, tokens)}, BOUNDS[FP32])
 
