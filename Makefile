@@ -41,7 +41,7 @@ wheel: $(VENV)/installed
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel .
 	$(PYTHON) -m venv build/wheel/venv
-	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt build/wheel/*.whl pytest
+	build/wheel/venv/bin/python -m pip install --quiet -c constraints.txt build/wheel/*.whl pytest hypothesis
 	cd build/wheel && venv/bin/python -m pytest -q -c /dev/null \
 	  --rootdir=. -p no:cacheprovider ../../tests/cli
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from hybridsim import build_model
 from hybridsim.checkpoint.read import load_weights
@@ -102,15 +105,58 @@ class ParityCase:
         _randomise(built)
         return built.eval()
 
-    def load(self, folder: str | Path, device: str = "cpu") -> HybridLM:
+    def load(self, folder: str | Path, dtype: str = "fp32") -> HybridLM:
         """Return our model of what the reference saved: spec from its config.json, weights."""
         spec = import_config(folder).spec
         mixers = {
             letter: replace(settings, **self.mixer_changes.get(settings.kind, {}))
             for letter, settings in spec.mixers.items()
         }
-        model = build_model(replace(spec, mixers=mixers), device=device, seed=1)
+        model = build_model(replace(spec, mixers=mixers), device="cpu", dtype=dtype, seed=1)
         return load_weights(model, folder)
+
+
+class InDouble(TorchFunctionMode):
+    """Reads every mention of float32 as float64.
+
+    The references compute norms, softmax and rotations in float32 whatever the model's dtype; this
+    takes their rounding away, and ours, so that what is left is a difference of the computation.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.float:
+            return args[0].double()
+        wide = [torch.float64 if a is torch.float32 else a for a in args]
+        named = {
+            key: torch.float64 if value is torch.float32 else value
+            for key, value in (kwargs or {}).items()
+        }
+        return func(*wide, **named)
+
+
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Make and run models in float64 throughout."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with InDouble():
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def double_error(case: ParityCase, folder: Path, tokens: torch.Tensor) -> float:
+    """Return the largest difference of logits over the largest logit, all in float64."""
+    with in_double(), torch.no_grad():
+        reference = case.build_reference().double()
+        reference.set_experts_implementation("eager")  # its grouped product takes no float64
+        reference.save_pretrained(folder)
+        model = case.load(folder, "fp64")
+        wanted = reference(tokens, use_cache=False).logits
+        assert wanted.dtype == torch.float64
+        return float((model(tokens) - wanted).abs().max() / wanted.abs().max())
 
 
 @torch.no_grad()

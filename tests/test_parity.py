@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from closeness import assert_close
-from parity_cases import CASES, VOCAB
+from parity_cases import CASES, VOCAB, double_error
 
 from hybridsim import build_model
 from hybridsim.checkpoint.read import (
@@ -29,6 +29,7 @@ from hybridsim.model.generate import greedy
 
 TOKENS = 67
 CLOSE = 1e-5
+CLOSE_IN_DOUBLE = 1e-10
 
 # The reference warns about what is on purpose here.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -57,6 +58,11 @@ def test_every_family_has_a_case() -> None:
 def test_prefill(pair: tuple[Any, Any], tokens: torch.Tensor) -> None:
     reference, model = pair
     assert_close("logits", model(tokens), reference(tokens, use_cache=False).logits, CLOSE)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_prefill_in_float64(name: str, tokens: torch.Tensor, tmp_path: Path) -> None:
+    assert double_error(CASES[name], tmp_path, tokens) <= CLOSE_IN_DOUBLE
 
 
 @torch.no_grad()

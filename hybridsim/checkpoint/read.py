@@ -81,7 +81,7 @@ def load_pretrained(
     Args:
         folder: what the reference implementation's `save_pretrained` writes, or a published one.
         device: "cpu" or "cuda".
-        dtype: "fp32", "bf16" or "fp16"; by default fp32 on a CPU, else bf16.
+        dtype: "fp64", "fp32", "bf16" or "fp16"; by default fp32 on a CPU, else bf16.
 
     Raises:
         SpecError: config.json does not read as a spec.

@@ -14,6 +14,7 @@ from hybridsim.spec.schema import ModelSpec
 
 TYPES = {"linear_attention": "L", "full_attention": "F"}
 KINDS = {"lightning": "linear_attention", "attention": "full_attention"}
+OUTPUT_EPS = 1e-6  # of the norm on a linear layer's heads, whatever `rms_norm_eps` says
 SUBLAYERS = {
     "full_attn": "full_attention",
     "linear_attn": "linear_attention",
@@ -60,6 +61,8 @@ def _read(config: ConfigReader) -> Fields:
         "head_dim": attention["head_dim"],
         "chunk_size": config.integer("block_size", 256),
     }
+    if config.number("rms_norm_eps").value != OUTPUT_EPS:
+        linear["norm_eps"] = OUTPUT_EPS
     rope = shared.read_rope(config, attention["head_dim"])
     moe = shared.read_moe(config, "num_local_experts", "intermediate_size")
     return {

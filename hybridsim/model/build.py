@@ -17,7 +17,12 @@ from hybridsim.model.model import HybridLM
 from hybridsim.spec.load import load_spec
 from hybridsim.spec.schema import ModelSpec
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TORCH_DTYPES = {
+    "fp64": torch.float64,
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 _DEFAULT_DTYPES = {"cpu": "fp32", "cuda": "bf16", "meta": "bf16"}
 
 
@@ -33,8 +38,8 @@ def build_model(
     Args:
         spec: a spec, its graph, or what `load_spec` takes.
         device: "meta" (shapes only, any size at once), "cpu" or "cuda".
-        dtype: "fp32", "bf16" or "fp16"; by default fp32 on a CPU, else bf16. Decay parameters of
-            linear attention stay in fp32 either way.
+        dtype: "fp64", "fp32", "bf16" or "fp16"; by default fp32 on a CPU, else bf16. Decay
+            parameters of linear attention are in fp32 whatever it is.
         seed: of the initial weights.
 
     Raises:

@@ -40,7 +40,7 @@ class LightningAttention(SequenceMixer):
         self.k_norm = RMSNorm(s.head_dim, inner_norm) if normed else nn.Identity()
         self.rope = None if s.rope is None else RotaryEmbedding(s.rope, s.head_dim)
         self.output_gate = nn.Linear(width, s.inner_dim, bias=False)
-        self.o_norm = RMSNorm(s.inner_dim, inner_norm, s.num_norm_groups)
+        self.o_norm = RMSNorm(s.inner_dim, inner_norm.with_eps(s.norm_eps), s.num_norm_groups)
         self.o_proj = nn.Linear(s.inner_dim, width, bias=False)
         slopes = decay_slopes(s.num_heads, place.layer, place.num_layers, s.slope_schedule)
         self.register_buffer("slopes", torch.tensor(slopes), persistent=False)

@@ -25,6 +25,7 @@ class LightningAttentionSettings(MixerSettings):
         scale_queries: whether queries are multiplied by head_dim^-1/2.
         num_norm_groups: parts of the heads' joined output that are normalised on their own; a
             divisor of num_heads * head_dim ("group_norm_size" in Ring's configurations).
+        norm_eps: added to the mean square in that norm; null takes the model's.
         slope_schedule: how slopes weaken with depth: "minimax" or "bailing", which counts layers
             from -1 (see `decay_slopes`).
         chunk_size: tokens C of one chunk of the parallel form.
@@ -39,6 +40,7 @@ class LightningAttentionSettings(MixerSettings):
     rope: RopeSettings | None = None
     scale_queries: bool = False
     num_norm_groups: int = 1
+    norm_eps: float | None = None
     slope_schedule: str = "minimax"
     chunk_size: int = 256
 
@@ -49,6 +51,8 @@ class LightningAttentionSettings(MixerSettings):
             num_norm_groups=self.num_norm_groups,
             chunk_size=self.chunk_size,
         )
+        if self.norm_eps is not None:
+            require_positive(norm_eps=self.norm_eps)
         require_choice("activation", self.activation, ("silu", "gelu", "none"))
         require_choice("qk_norm", self.qk_norm, ("none", "head"))
         require_choice("slope_schedule", self.slope_schedule, SLOPE_SCHEDULES)
