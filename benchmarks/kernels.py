@@ -29,6 +29,7 @@ from torch import Tensor
 from hybridsim import kernels
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.kernels import choice
 from hybridsim.mixers.block_sparse import ops as block_ops
 from hybridsim.mixers.sparse_mla import ops as dsa_ops
 from hybridsim.nn.quantize import dequantize, quantize
@@ -264,7 +265,11 @@ def moe_row(name: str, tokens: int, settings: MoESettings, width: int) -> Row:
                 out[token] += weight * ((F.silu(gate) * value) @ down[expert].float())
         return out
 
-    torch.manual_seed(tokens)
+    def grouped(x: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        with choice.forcing(choice.REFERENCE, "moe_small"):
+            out: Tensor = experts(x, weights, chosen)
+        return out
+
     # Uniform routing touches E (1 - (1 - k / E)^N) experts.
     share = 1 - (1 - top / settings.num_experts) ** tokens
     return Row(
@@ -275,7 +280,7 @@ def moe_row(name: str, tokens: int, settings: MoESettings, width: int) -> Row:
         reference,
         2 * settings.num_experts * share * 3 * width * inner,
         2 * tokens * top * 3 * width * inner,
-        {"sort, grouped_mm": lambda x, w, e: experts(x, w, e)},
+        {"sort, grouped_mm": grouped},
     )
 
 
