@@ -8,23 +8,29 @@ import interpreted
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import MIXER_CASES
 from closeness import assert_close
 from torch import Tensor
 
 from hybridsim import kernels
-from hybridsim.components import NormSettings
+from hybridsim.components import NormSettings, RopeSettings
 from hybridsim.ffn.moe.module import Experts
+from hybridsim.ffn.moe.ops import route, weighted_sum
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.kernels import choice
+from hybridsim.mixers import mixer_class
 from hybridsim.mixers.block_sparse import ops as sparse_ops
 from hybridsim.mixers.block_sparse.ops import block_scores, select_blocks
 from hybridsim.mixers.sparse_mla import ops
+from hybridsim.model.build import initialize
 from hybridsim.nn.activation import gated
 from hybridsim.nn.attention import causal_attention
-from hybridsim.nn.cache import RecurrentCache
+from hybridsim.nn.cache import ModelCache, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.mixer import MixerPlace
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.quantize import dequantize, quantize
+from hybridsim.nn.rope import RotaryEmbedding
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="Triton is not installed")
 
@@ -334,6 +340,108 @@ def test_index_scores(case: Any, dtype: torch.dtype, device: str) -> None:
         got = got[..., :tokens]
         assert torch.equal(got > -torch.inf, visible)
         check(name, got[visible], wanted[visible], torch.float32)
+
+
+# tokens, heads, channels, turned channels, neighbours
+ROTATED = {
+    "whole": (5, 3, 32, 32, False),
+    "part": (4, 5, 24, 10, False),
+    "neighbours": (3, 2, 16, 16, True),
+    "part, neighbours": (1, 20, 40, 8, True),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("case", ROTATED.values(), ids=ROTATED)
+def test_rotation(case: Any, dtype: torch.dtype, device: str) -> None:
+    tokens, heads, width, turned, neighbours = case
+    settings = RopeSettings(
+        rotary_dim=turned, interleaved=neighbours, scaling="yarn", factor=4.0, original_context=32
+    )
+    rope = RotaryEmbedding(settings, width).to(device)
+    wide = draw(2, tokens, heads, width + 8, device=device, dtype=dtype)
+    x = wide[..., 8:]  # channels of a wider projection
+    wanted = rope(x.double(), 1000)
+    for past in (1000, torch.tensor([1000], device=device)):
+        got = kernels.rotate(x, rope.inv_freq, past, rope.factor, interleaved=neighbours)
+        check(f"past {past}", got, wanted, dtype)
+
+
+# tokens, experts, top, router, normalised, bias
+ROUTERS = {
+    "sigmoid": (5, 256, 8, "sigmoid", True, True),
+    "softmax": (3, 20, 4, "softmax", True, False),
+    "plain": (1, 130, 1, "softmax", False, False),
+}
+
+
+@pytest.mark.parametrize("case", ROUTERS.values(), ids=ROUTERS)
+def test_routing(case: Any, device: str) -> None:
+    tokens, count, top, kind, normalize, biased = case
+    settings = MoESettings(
+        num_experts=count,
+        num_experts_per_tok=top,
+        intermediate_size=8,
+        router=kind,
+        norm_topk_prob=normalize,
+        score_correction_bias=biased,
+        routed_scaling_factor=2.5,
+    )
+    logits = draw(tokens, count, device=device, dtype=torch.float32)
+    bias = draw(count, device=device, dtype=torch.float32) if biased else None
+    wanted = route(logits.double(), settings, None if bias is None else bias.double())
+    weights, experts = kernels.route(
+        logits, bias, top, sigmoid=kind == "sigmoid", normalize=normalize, factor=2.5
+    )
+    order, other = experts.sort(-1), wanted[1].sort(-1)
+    assert torch.equal(order.values, other.values)
+    check("w", weights.gather(1, order.indices), wanted[0].gather(1, other.indices), torch.float32)
+
+
+@DTYPES
+def test_sums_of_rows(dtype: torch.dtype, device: str) -> None:
+    rows = draw(30, 1100, device=device, dtype=dtype)
+    weights = draw(10, 3, device=device, dtype=torch.float32)
+    order = torch.randperm(30, device=device)
+    wanted = weighted_sum(rows.double(), order, weights.double())
+    places = torch.empty_like(order).scatter_(0, order, torch.arange(30, device=device))
+    check("out", kernels.sum_of_rows(rows, places.view(10, 3), weights), wanted, dtype)
+
+
+WIRED = [
+    ("attention", "gate_norm"),
+    ("attention", "sinks_window"),
+    ("mla", "head_gate"),
+    ("sparse_mla", "fp8"),
+    ("sparse_mla", "interleaved"),
+    ("block_sparse", "blocks"),
+    ("kda", "chunk32"),
+    ("mamba2", "norm_first_biases_limits"),
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), WIRED)
+def test_mixers_decode_over_them(kind: str, name: str, device: str) -> None:
+    settings = MIXER_CASES[kind][name]
+    place = MixerPlace(32, NormSettings(), layer=1, num_layers=4)
+    mixer = mixer_class(kind)(settings, place)
+    initialize(mixer, seed=0)
+    x = torch.randn(2, 31, 32)
+    outputs = []
+    for implementation, dtype in (("reference", torch.float64), ("triton", torch.float32)):
+        mixer = mixer.to(device, dtype)
+        cache = ModelCache({"mixer": mixer.new_cache(40)})
+        cache.make_static(40, torch.device(device))
+        parts = []
+        with choice.forcing(implementation), torch.inference_mode():
+            choice.clear_report()
+            for part in x.to(device, dtype).split([27, 1, 1, 1, 1], dim=1):
+                cache.begin(part.shape[1])
+                parts.append(mixer(part, cache.layers["mixer"], cache.past))
+                cache.end(part.shape[1])
+        outputs.append(torch.cat(parts, dim=1))
+    assert choice.OURS in " ".join(choice.report().values())
+    check("out", outputs[1], outputs[0], torch.float32)
 
 
 def test_index_scores_of_rounded_keys(device: str) -> None:

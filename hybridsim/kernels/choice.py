@@ -106,6 +106,11 @@ def _few_slots(call: Call) -> bool:
     return known and _narrow(call) and bool(call.sizes["slots"] <= MOST_SLOTS)
 
 
+def _few_experts(call: Call) -> bool:
+    """One group of experts, whose scores one program holds."""
+    return call.tensor.dtype == torch.float32 and bool(call.sizes["num_experts"] <= 1024)
+
+
 def _activated(call: Call) -> bool:
     return _narrow(call) and call.sizes["activation"] in ("silu", "identity")
 
@@ -142,7 +147,12 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
         Candidate("fla", "fla_calls.gated_rms_norm", True, _plain_norm),
     ),
     "silu_mul": (Candidate("triton", "silu_mul", False, _silu),),
-    "sum_of_rows": (Candidate("triton", "rows.sum_of_rows", False, _narrow),),
+    "index_scores": (Candidate("triton", "index_scores", False, _narrow),),
+    "selected_attention": (Candidate("triton", "selected_attention", False, _narrow),),
+    "block_attention": (Candidate("triton", "block_attention", False, _narrow),),
+    "rotate": (Candidate("triton", "rotate", False, _narrow),),
+    "route": (Candidate("triton", "route", False, _few_experts),),
+    "sum_of_rows": (Candidate("triton", "sum_of_rows", False, _narrow),),
     "decode_attention": (Candidate("triton", "decode_attention", False, _narrow),),
     "latent_decode_attention": (Candidate("triton", "latent_decode_attention", False, _narrow),),
     "moe_small": (Candidate("triton", "moe_small", False, _few_slots),),
@@ -171,13 +181,18 @@ def choose(operation: str, *tensors: Tensor | None, **sizes: Any) -> Callable[..
     return None
 
 
+def allowed(operation: str) -> bool:
+    """Return whether anything but the reference may run: `forcing` may forbid it."""
+    return _forced.get(operation, _forced.get("*", "")) != REFERENCE
+
+
 def _runs(operation: str, candidate: Candidate, call: Call) -> bool:
     wanted = _forced.get(operation, _forced.get("*", ""))
     if wanted and wanted != candidate.package:
         return False
     if call.gradient and not candidate.differentiable:
         return False
-    there = call.tensor.is_cuda or (interpreted() and call.tensor.device.type == "cpu")
+    there = call.tensor.is_cuda or (bool(wanted) and interpreted() and call.tensor.is_cpu)
     return there and installed(candidate.package) and candidate.accepts(call)
 
 
@@ -208,7 +223,7 @@ def fla_version() -> str:
 
 
 def interpreted() -> bool:
-    """Return whether Triton's interpreter runs its kernels, on the CPU."""
+    """Return whether Triton's interpreter runs its kernels, on the CPU; only where forced to."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 

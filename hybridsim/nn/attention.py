@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.bias import causal_lower_right
 
-from hybridsim.kernels.choice import choose, note
+from hybridsim.kernels.choice import HALVES, allowed, choose, note
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
 
@@ -68,6 +69,9 @@ def causal_attention(
             return found[:, None]
     if length is not None:
         return _step_attention(query, key, value, scale, sinks, length)
+    plain = sinks is None and window is None
+    if not (plain and query.shape[1] == key.shape[1]) and _flash_takes(query, key, value, sinks):
+        return _flash_attention(query, key, value, scale, window, sinks)
     if sinks is None:
         return _torch_attention(query, key, value, scale, window)
     pieces, later = [], query.shape[1]
@@ -86,8 +90,15 @@ def _torch_attention(
     if heads != key.shape[1] and not query.is_cuda:
         key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
     square = new == seen and window is None
-    mask = None if new == 1 or square else causal_mask(new, seen, window, query.device)
     causal, shared = square and new > 1, heads != key.shape[1]
+    if query.is_cuda and window is None and 1 < new < seen and query.dtype in HALVES:
+        note("causal_attention", "torch, aligned to the last key")
+        bias: Tensor = causal_lower_right(new, seen)
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=bias, scale=scale, enable_gqa=shared
+        )
+        return out.transpose(1, 2)
+    mask = None if new == 1 or square else causal_mask(new, seen, window, query.device)
     with _fast_backends(query):
         if query.is_cuda:
             chosen = torch._fused_sdp_choice(
@@ -104,6 +115,53 @@ def _torch_attention(
             enable_gqa=shared,
         )
     return out.transpose(1, 2)
+
+
+def _flash_takes(query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None) -> bool:
+    """Whether flash attention has the sizes, and the gradients that are wanted."""
+    width = query.shape[3]
+    wanted = torch.is_grad_enabled() and sinks is not None
+    sizes = width == value.shape[3] and width <= 256 and width % 8 == 0
+    many = query.shape[1] > 1 and not wanted
+    return (
+        many and query.is_cuda and query.dtype in HALVES and sizes and allowed("causal_attention")
+    )
+
+
+def _flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    window: int | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    """Attend by torch's flash kernel itself, which also takes windows, and gives sums for sinks.
+
+    The sink b of a head leaves 1 / (1 + exp(b - l)) of a query's output, where l is the logarithm
+    of the sum of its exponentials.
+    """
+    note("causal_attention", "torch flash_attention" + ("" if window is None else ", window"))
+    inputs = [x.contiguous() if x.stride(-1) != 1 else x for x in (query, key, value)]
+    out, log_sum, *_ = torch.ops.aten._flash_attention_forward(
+        *inputs,
+        None,
+        None,
+        query.shape[1],
+        key.shape[1],
+        0.0,
+        True,
+        False,
+        scale=scale,
+        window_size_left=None if window is None else window - 1,
+        window_size_right=None if window is None else 0,
+    )
+    if sinks is None:
+        found: Tensor = out
+        return found
+    kept = (log_sum.mT - sinks.float()).sigmoid()  # [B, T, H]
+    lessened: Tensor = (out * kept[..., None]).to(query.dtype)
+    return lessened
 
 
 def _fast_backends(query: Tensor) -> AbstractContextManager[None]:

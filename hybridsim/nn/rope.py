@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hybridsim.components import RopeSettings
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.cache import Past
 
 
@@ -90,6 +91,12 @@ class RotaryEmbedding(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T H K"], past_tokens: Past) -> Float[Tensor, "B T H K"]:
         """Return x rotated for positions past_tokens, past_tokens + 1, ..."""
+        kernel = choose("rotate", x)
+        if kernel is not None:
+            fused: Tensor = kernel(
+                x, self.inv_freq, past_tokens, self.factor, interleaved=self.interleaved
+            )
+            return fused
         new = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
         positions = new + past_tokens
         angles = (positions[:, None] * self.inv_freq.float()).unsqueeze(-2)  # [T, 1, pairs]

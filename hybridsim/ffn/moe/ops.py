@@ -77,6 +77,18 @@ def route(
     2412.19437, section 2.1.2.
     """
     s = settings
+    if s.num_groups == 1:
+        kernel = choose("route", logits, num_experts=logits.shape[-1])
+        if kernel is not None:
+            found: tuple[Tensor, Tensor] = kernel(
+                logits,
+                bias,
+                s.num_experts_per_tok,
+                sigmoid=s.router == "sigmoid",
+                normalize=s.norm_topk_prob,
+                factor=s.routed_scaling_factor,
+            )
+            return found
     scores = logits.softmax(-1) if s.router == "softmax" else logits.sigmoid()
     choice = scores if bias is None else scores + bias
     if s.num_groups > 1:

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.attention import visible_tokens
 from hybridsim.nn.cache import Past
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
 
+SCORES_AT_ONCE = 1 << 28  # on a GPU: a long prompt's scores of all pairs would not fit
 QUERIES_AT_ONCE = 64  # queries whose selected blocks are gathered together
 
 
@@ -41,10 +43,19 @@ def block_scores(
         [B, T, H, blocks].
     """
     new, seen = query.shape[1], key.shape[1]
-    scores = query @ key.mT[:, None]  # [B, T, H, S]
+    rows = max(1, SCORES_AT_ONCE // (seen * query.shape[2])) if query.is_cuda else new
     visible = visible_tokens(new, seen, length, query.device)[:, None]
+    pieces = [
+        _best_of_blocks(part, key, mask, block_size)
+        for part, mask in zip(query.split(rows, 1), visible.split(rows), strict=True)
+    ]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+
+def _best_of_blocks(query: Tensor, key: Tensor, visible: Tensor, block_size: int) -> Tensor:
+    scores = query @ key.mT[:, None]  # [B, T, H, S]
     scores = scores.masked_fill(~visible, -torch.inf)
-    scores = F.pad(scores, (0, -seen % block_size), value=-torch.inf)
+    scores = F.pad(scores, (0, -key.shape[1] % block_size), value=-torch.inf)
     best: Tensor = scores.unflatten(-1, (-1, block_size)).amax(dim=-1)
     return best
 
@@ -108,6 +119,10 @@ def block_attention(
         [B, T, H, K].
     """
     first = key.shape[1] - query.shape[1] if length is None else length - 1
+    kernel = choose("block_attention", query, key, value)
+    if kernel is not None:
+        found: Tensor = kernel(query, key, value, blocks, block_size, first, scale)
+        return found
     positions = first + torch.arange(query.shape[1], device=query.device)
     parts = zip(
         query.split(QUERIES_AT_ONCE, 1),

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybridsim.mixers.mla.module import MultiHeadLatentAttention
-from hybridsim.mixers.sparse_mla.ops import index_scores, select_tokens, selected_attention
+from hybridsim.mixers.sparse_mla.ops import (
+    select_tokens,
+    selected_attention,
+    stored_index_scores,
+)
 from hybridsim.mixers.sparse_mla.settings import SparseLatentAttentionSettings
 from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace
 from hybridsim.nn.precision import wide
-from hybridsim.nn.quantize import dequantize, quantize
+from hybridsim.nn.quantize import quantize
 from hybridsim.nn.rope import RotaryEmbedding
+
+SCORES_AT_ONCE = 1 << 28  # on a GPU: a long prompt's scores of all pairs would not fit
 
 
 class SparseLatentAttention(MultiHeadLatentAttention):
@@ -54,12 +62,11 @@ class SparseLatentAttention(MultiHeadLatentAttention):
         if cache is not None:
             latents, length = cache.latents.append(latents), cache.latents.valid
         if self.indexer is not None:
-            index_keys = self.indexer.remember(x, cache, past_tokens)
+            stored = self.indexer.remember(x, cache, past_tokens)
         if latents.shape[1] <= s.index_topk:
             return self.output(x, self.attend(query, latents, length)), None
         if self.indexer is not None:
-            scores = self.indexer(x, query_latent, index_keys, past_tokens, length)
-            selection = select_tokens(scores, s.index_topk)
+            selection = self.indexer(x, query_latent, *stored, past_tokens, length)
         assert selection is not None  # the spec has a layer before this one that selects
         absorbed = self.absorb(query)
         attended = selected_attention(absorbed, latents, selection, s.kv_lora_rank, self.scale)
@@ -88,28 +95,38 @@ class LightningIndexer(nn.Module):
         x: Tensor,
         query_latent: Tensor,
         keys: Tensor,
+        scales: Tensor | None,
         past_tokens: Past,
         length: Tensor | None,
     ) -> Tensor:
-        """Return scores [B, T, S] in float32 of all tokens, by their keys, for the new ones."""
+        """Return the tokens [B, T, k] that each new one selects among all, by their stored keys."""
         s = self.settings
         query = self.q_proj(query_latent).unflatten(-1, (s.index_num_heads, s.index_head_dim))
         if self.rope is not None:
             query = self.rope(query, past_tokens)
         weight = wide(self.weights_proj(x)) * (s.index_num_heads * s.index_head_dim) ** -0.5
-        query = wide(query)
-        return index_scores(query, keys.to(query.dtype), weight, length)
+        pieces, end = [], keys.shape[1] - x.shape[1]
+        rows = max(1, SCORES_AT_ONCE // keys.shape[1]) if x.is_cuda else x.shape[1]
+        for part, factor in zip(query.split(rows, 1), weight.split(rows, 1), strict=True):
+            end += part.shape[1]  # a part's queries are the last of the tokens it sees
+            seen = None if scales is None else scales[:, :end]
+            scores = stored_index_scores(part, keys[:, :end], seen, factor, length)
+            tokens = select_tokens(scores, min(s.index_topk, end))
+            pieces.append(F.pad(tokens, (0, s.index_topk - tokens.shape[-1]), value=-1))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
 
-    def remember(self, x: Tensor, cache: LatentCache | None, past_tokens: Past) -> Tensor:
-        """Return the keys of all tokens, [B, S, K] in float32, the new ones now in the cache."""
+    def remember(
+        self, x: Tensor, cache: LatentCache | None, past_tokens: Past
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the stored keys of all tokens, [B, S, K], the new ones among them, and scales."""
         key = self.k_norm(self.k_proj(x))
         if self.rope is not None:
             key = self.rope(key[..., None, :], past_tokens).squeeze(-2)
         if self.settings.index_key_dtype is None:
             if cache is not None and cache.index_keys is not None:
                 key = cache.index_keys.append(key)
-            return wide(key)
+            return key, None
         rounded, scales = quantize(key)
         if cache is not None and cache.index_keys is not None and cache.index_scales is not None:
             rounded, scales = cache.index_keys.append(rounded), cache.index_scales.append(scales)
-        return dequantize(rounded, scales)
+        return rounded, scales

@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.attention import visible_tokens
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
+from hybridsim.nn.quantize import dequantize
 
 QUERIES_AT_ONCE = 64  # queries whose selected latents are gathered together
 
@@ -45,15 +47,57 @@ def index_scores(
     return total.masked_fill(~visible_tokens(new, seen, length, query.device), -torch.inf)
 
 
+def stored_index_scores(
+    query: Float[Tensor, "B T H K"],
+    key: Float[Tensor, "B S K"],
+    scales: Float[Tensor, "B S blocks"] | None,
+    weight: Float[Tensor, "B T H"],
+    length: Tensor | None,
+) -> Float[Tensor, "B T S"]:
+    """Return the index scores in float32 from keys as the cache has them.
+
+    Args:
+        query, weight, length: as for `index_scores`.
+        key: in fp8 with scales, or as they are.
+        scales: of each token's parts of INDEX_SCALE_BLOCK channels; None without fp8.
+    """
+    one_scale = scales is None or scales.shape[-1] == 1
+    kernel = choose("index_scores", query, key, weight) if one_scale else None
+    if kernel is not None:
+        found: Tensor = kernel(
+            query, key, weight, length, None if scales is None else scales[..., 0]
+        )
+        return found
+    query = wide(query)
+    key = key if scales is None else dequantize(key, scales)
+    scores: Tensor = index_scores(query, key.to(query.dtype), weight, length)
+    return scores
+
+
 def select_tokens(scores: Float[Tensor, "B T S"], topk: int) -> Int[Tensor, "B T k"]:
     """Return the tokens with the highest scores, -1 where fewer are visible.
 
     Scores of exactly zero are common after the ReLU; among equals the earlier token is taken, so
     that a cached pass selects what a full one does. (topk leaves the order of equals open.)
     """
+    if scores.is_cuda and scores.dtype == torch.float32:
+        return select_by_key(scores, topk)
     values, tokens = scores.sort(dim=-1, descending=True, stable=True)
     values, tokens = values[..., :topk], tokens[..., :topk]
     return tokens.masked_fill(values == -torch.inf, -1)
+
+
+def select_by_key(scores: Float[Tensor, "B T S"], topk: int) -> Int[Tensor, "B T k"]:
+    """Return what `select_tokens` does, in any order, without a sort: scores in float32.
+
+    A score and its place make one whole number, the score in the upper half: floating-point numbers
+    order as the integers of their bits do, negative ones in reverse.
+    """
+    bits = (scores + 0.0).view(torch.int32)  # (without a negative zero)
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()
+    later = torch.arange(scores.shape[-1] - 1, -1, -1, device=scores.device)
+    tokens = ((ordered << 32) | later).topk(topk, dim=-1, sorted=False).indices
+    return tokens.masked_fill(scores.gather(-1, tokens) == -torch.inf, -1)
 
 
 def _attention_shape(
@@ -82,6 +126,10 @@ def selected_attention(
     Returns:
         [B, T, H, R].
     """
+    kernel = choose("selected_attention", query, latents)
+    if kernel is not None:
+        found: Tensor = kernel(query, latents, tokens, scale, value_dim)
+        return found
     parts = zip(query.split(QUERIES_AT_ONCE, 1), tokens.split(QUERIES_AT_ONCE, 1), strict=True)
     return torch.cat([_attend(q, latents, t, value_dim, scale) for q, t in parts], dim=1)
 
