@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridsim.components import require_choice, require_positive
+from hybridsim.components import require_at_least, require_choice, require_positive
 from hybridsim.errors import bad_value
 from hybridsim.mixers.base import MixerSettings
 
@@ -49,6 +49,7 @@ class LinearAttentionSettings(MixerSettings):
             head_v_dim=self.head_v_dim,
             chunk_size=self.chunk_size,
         )
+        require_at_least(0, feature_seed=self.feature_seed)
         require_choice("feature_map", self.feature_map, FEATURE_MAPS)
         if (self.feature_map == "performer") != (self.num_features is not None):
             allowed = "at least 1" if self.feature_map == "performer" else "null"
