@@ -8,7 +8,12 @@ from closeness import assert_close
 from torch import Tensor
 
 from hybridsim.mixers.block_sparse.ops import block_attention, block_scores, select_blocks
-from hybridsim.mixers.sparse_mla.ops import index_scores, select_tokens, selected_attention
+from hybridsim.mixers.sparse_mla.ops import (
+    index_scores,
+    select_by_key,
+    select_tokens,
+    selected_attention,
+)
 from hybridsim.nn.attention import QUERIES_AT_ONCE, causal_attention
 from hybridsim.nn.quantize import dequantize, quantize
 
@@ -118,6 +123,16 @@ def test_equal_scores_choose_the_earlier_token() -> None:
     scores = torch.tensor([[[0.0, 1.0, 0.0, 0.0, -torch.inf]]])
     assert sorted(select_tokens(scores, 3)[0, 0].tolist()) == [0, 1, 2]
     assert sorted(select_tokens(scores, 5)[0, 0].tolist()) == [-1, 0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("topk", [1, 7, 40])
+def test_selection_by_key_is_selection_by_sort(topk: int) -> None:
+    # Many scores are equal, some are zeros of either sign, some tokens are not visible.
+    scores = torch.randint(-3, 4, (3, 25, 40)).float() * 0.37
+    scores[:, :, ::7] *= -0.0
+    scores = scores.masked_fill(~causal(25, 40)[:, :, 0], -torch.inf)
+    wanted = select_tokens(scores, topk).sort(-1).values
+    assert torch.equal(select_by_key(scores, topk).sort(-1).values, wanted)
 
 
 @pytest.mark.parametrize("new", [1, 70])

@@ -34,11 +34,13 @@ class Call:
     Attributes:
         tensor: the first of the call's tensors: device, dtype and shape.
         gradient: whether a gradient is wanted of any of them.
+        forced: whether one implementation was asked for.
         sizes: what else the operation's candidates ask for.
     """
 
     tensor: Tensor
     gradient: bool
+    forced: bool
     sizes: dict[str, Any]
 
 
@@ -74,8 +76,8 @@ class Candidate:
 
 def _half(call: Call) -> bool:
     """Half precision, or float32 where torch may round products to TF32, as fla does."""
-    allowed = torch.get_float32_matmul_precision() != "highest"
-    return call.tensor.dtype in HALVES or (call.tensor.dtype == torch.float32 and allowed)
+    rounded = call.forced or torch.get_float32_matmul_precision() != "highest"
+    return call.tensor.dtype in HALVES or (call.tensor.dtype == torch.float32 and rounded)
 
 
 def _narrow(call: Call) -> bool:
@@ -172,7 +174,7 @@ def choose(operation: str, *tensors: Tensor | None, **sizes: Any) -> Callable[..
     """
     given = [tensor for tensor in tensors if tensor is not None]
     gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
-    call = Call(given[0], gradient, sizes)
+    call = Call(given[0], gradient, bool(_wanted(operation)), sizes)
     for candidate in TABLE[operation]:
         if _runs(operation, candidate, call):
             note(operation, candidate.label)
@@ -183,11 +185,15 @@ def choose(operation: str, *tensors: Tensor | None, **sizes: Any) -> Callable[..
 
 def allowed(operation: str) -> bool:
     """Return whether anything but the reference may run: `forcing` may forbid it."""
-    return _forced.get(operation, _forced.get("*", "")) != REFERENCE
+    return _wanted(operation) != REFERENCE
+
+
+def _wanted(operation: str) -> str:
+    return _forced.get(operation, _forced.get("*", ""))
 
 
 def _runs(operation: str, candidate: Candidate, call: Call) -> bool:
-    wanted = _forced.get(operation, _forced.get("*", ""))
+    wanted = _wanted(operation)
     if wanted and wanted != candidate.package:
         return False
     if call.gradient and not candidate.differentiable:
