@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -232,7 +233,7 @@ def test_gradients_through_flas_deltanet_are_the_references() -> None:
     weights = torch.randn(2, 130, WIDTH, device="cuda")
     gradients = []
     for implementation, dtype in (("fla", torch.bfloat16), ("reference", torch.float32)):
-        inputs = x.to(dtype).requires_grad_()
+        inputs = x.to(dtype, copy=True).requires_grad_()
         with choice.forcing(implementation):
             (copy.deepcopy(mixer).to(dtype)(inputs).float() * weights).sum().backward()
         gradients.append(inputs.grad)
@@ -301,6 +302,7 @@ def test_captured_steps_are_the_model(spec: Any) -> None:
 
 @pytest.mark.parametrize("name", SIZED)
 def test_captured_steps_over_kernels_are_eager_ones(name: str) -> None:
+    settings = SIZED[name][0]
     spec = {
         "name": "sized",
         "hidden_size": WIDTH,
@@ -309,7 +311,7 @@ def test_captured_steps_over_kernels_are_eager_ones(name: str) -> None:
         "native_context": 4096,
         "layer_pattern": "L L",
         "ffn_pattern": "D E",
-        "mixers": {"L": SIZED[name][0]},
+        "mixers": {"L": {"kind": settings.kind, **asdict(settings)}},
         "ffns": {
             "D": {"kind": "dense", "intermediate_size": 512},
             "E": {
