@@ -144,6 +144,11 @@ SIZED: dict[str, tuple[MixerSettings, str, str]] = {
         "chunk_simple_gla",
         "recurrent_simple_gla",
     ),
+    "mamba1": (
+        _case("mamba1", inner_dim=256, dt_rank=16, inner_norms=True),
+        "selective_scan",
+        "selective_scan",
+    ),
     "linear_attention": (
         _case("linear_attention", **HEADS),
         "chunk_simple_gla",

@@ -21,6 +21,7 @@ from hybridsim.kernels import choice
 from hybridsim.mixers import mixer_class
 from hybridsim.mixers.block_sparse import ops as sparse_ops
 from hybridsim.mixers.block_sparse.ops import block_scores, select_blocks
+from hybridsim.mixers.mamba1.ops import naive_selective_scan
 from hybridsim.mixers.sparse_mla import ops
 from hybridsim.model.build import initialize
 from hybridsim.nn.activation import gated
@@ -408,6 +409,26 @@ def test_sums_of_rows(dtype: torch.dtype, device: str) -> None:
     check("out", kernels.sum_of_rows(rows, places.view(10, 3), weights), wanted, dtype)
 
 
+@pytest.mark.parametrize("tokens", [1, 5, 300])
+@pytest.mark.parametrize(("width", "size"), [(40, 16), (32, 5)])
+def test_selective_scan(width: int, size: int, tokens: int, device: str) -> None:
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=device)
+
+    given = [
+        draw(2, tokens, width, device=device, dtype=torch.float32),
+        0.2 * uniform(2, tokens, width),
+        -2 * uniform(width, size),
+        draw(2, tokens, size, device=device, dtype=torch.float32),
+        draw(2, tokens, size, device=device, dtype=torch.float32),
+        draw(2, width, size, device=device, dtype=torch.float32),
+    ]
+    wanted = naive_selective_scan(*(x.double() for x in given))
+    got = kernels.selective_scan(*given)
+    check("out", got[0], wanted[0], torch.float32)
+    check("state", got[1], wanted[1], torch.float32)
+
+
 WIRED = [
     ("attention", "gate_norm"),
     ("attention", "sinks_window"),
@@ -416,6 +437,7 @@ WIRED = [
     ("sparse_mla", "interleaved"),
     ("block_sparse", "blocks"),
     ("kda", "chunk32"),
+    ("mamba1", "jamba"),
     ("mamba2", "norm_first_biases_limits"),
 ]
 

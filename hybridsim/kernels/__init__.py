@@ -32,6 +32,7 @@ _MODULES = {
     "block_attention": "decode",
     "index_scores": "indexer",
     "moe_small": "experts",
+    "selective_scan": "scan",
     "route": "router",
     "sum_of_rows": "rows",
     "rotate": "rotary",

@@ -84,6 +84,10 @@ def _narrow(call: Call) -> bool:
     return call.tensor.dtype in (*HALVES, torch.float32)
 
 
+def _wide(call: Call) -> bool:
+    return call.tensor.dtype == torch.float32
+
+
 def _heads(call: Call, largest_key: int = 256) -> bool:
     """Head sizes that a tensor core's product takes."""
     sizes: tuple[int, int] = (call.sizes["key_dim"], call.sizes["value_dim"])
@@ -141,6 +145,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "recurrent_gla": (Candidate("fla", "fla_calls.recurrent_gla", False, _steps),),
     "chunk_simple_gla": (Candidate("fla", "fla_calls.chunk_simple_gla", True, _chunks),),
     "recurrent_simple_gla": (Candidate("fla", "fla_calls.recurrent_simple_gla", False, _steps),),
+    "selective_scan": (Candidate("triton", "selective_scan", False, _wide),),
     "short_convolution": (Candidate("fla", "fla_calls.short_convolution", True, _activated),),
     "short_conv_step": (Candidate("triton", "short_conv_step", False, _activated),),
     "rms_norm": (Candidate("triton", "rms_norm", False, _narrow),),

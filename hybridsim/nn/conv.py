@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,6 +60,27 @@ class ShortConvolution(nn.Module):
             cache.conv = self._last_columns(x, past)
         out = causal_conv1d(padded, self.weight)
         return PLAIN[self.activation](out if self.bias is None else out + self.bias)
+
+    def split(self, parts: Sequence[Tensor], cache: RecurrentCache | None) -> tuple[Tensor, ...]:
+        """Map parts [B, T, channels of the part], which together are x, as `forward` maps x.
+
+        A kernel takes them one by one, so that long prompts are neither joined nor cut apart.
+        """
+        widths = [part.shape[-1] for part in parts]
+        kernel = None
+        if parts[0].shape[1] > 1:
+            kernel = choose("short_convolution", parts[0], self.weight, activation=self.activation)
+        if kernel is None:
+            joined: Tensor = self(torch.cat(tuple(parts), dim=-1), cache)
+            return tuple(joined.split(widths, dim=-1))
+        past = cache.conv if cache is not None else None
+        pasts = [None] * len(parts) if past is None else past.split(widths, dim=-1)
+        biases = [None] * len(parts) if self.bias is None else self.bias.split(widths)
+        given = zip(parts, self.weight.split(widths), biases, pasts, strict=True)
+        if cache is not None:
+            last = [self._last_columns(x, before) for x, before in zip(parts, pasts, strict=True)]
+            cache.conv = torch.cat(last, dim=-1)
+        return tuple(kernel(*each, self.activation) for each in given)
 
     def _columns_before(self, x: Tensor, past: Tensor | None) -> Tensor:
         if past is not None:

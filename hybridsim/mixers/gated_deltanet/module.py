@@ -77,8 +77,7 @@ class GatedDeltaNet(SequenceMixer):
         # The checkpoint's order: for each key head its q, k, the values of its group, their z.
         sizes = (s.head_k_dim, s.head_k_dim, group * s.head_v_dim, group * s.head_v_dim)
         parts = self.in_proj_qkvz(x).unflatten(-1, (s.num_heads, -1)).split(sizes, dim=-1)
-        mixed = torch.cat([part.flatten(-2) for part in parts[:3]], dim=-1)
-        q, k, v = self.conv1d(mixed, cache).split((s.key_dim, s.key_dim, s.value_dim), dim=-1)
+        q, k, v = self.conv1d.split([part.flatten(-2) for part in parts[:3]], cache)
         q, k = (t.unflatten(-1, (s.num_heads, s.head_k_dim)) for t in (q, k))
         v = v.unflatten(-1, (s.num_v_heads, s.head_v_dim))
         return q, k, v, parts[3].reshape(v.shape)

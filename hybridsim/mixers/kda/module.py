@@ -80,9 +80,8 @@ class KimiDeltaAttention(SequenceMixer):
     def project(self, x: Tensor, cache: RecurrentCache | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k, v after the convolution, [B, T, H, K] each."""
         s = self.settings
-        mixed = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
-        mixed = self.conv1d(mixed, cache).unflatten(-1, (3, s.num_heads, s.head_dim))
-        q, k, v = mixed.unbind(-3)
+        parts = self.conv1d.split((self.q_proj(x), self.k_proj(x), self.v_proj(x)), cache)
+        q, k, v = (part.unflatten(-1, (s.num_heads, s.head_dim)) for part in parts)
         return q, k, v
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:

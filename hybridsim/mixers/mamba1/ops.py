@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import choose
 from hybridsim.nn.library import operator
 from hybridsim.steps import Step
 
@@ -149,6 +150,10 @@ def selective_scan(
     Returns:
         [B, T, D] and [B, D, S].
     """
+    kernel = choose("selective_scan", x, dt, a, b, c, state)
+    if kernel is not None:
+        found: tuple[Tensor, Tensor] = kernel(x, dt, a, b, c, state)
+        return found
     if x.shape[1] == 1:
         out, state = recurrent_selective_scan(x[:, 0], dt[:, 0], a, b[:, 0], c[:, 0], state)
         return out[:, None], state
