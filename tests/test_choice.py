@@ -30,6 +30,12 @@ def test_the_report_says_what_ran() -> None:
     assert choice.report() == {}
 
 
+def test_an_old_fla_is_none() -> None:
+    numbers = choice._version_numbers
+    assert numbers("0.5.1") < choice.FLA_SINCE <= numbers("0.6.0") < numbers("1.0")
+    assert numbers("unknown") < choice.FLA_SINCE
+
+
 def test_forcing_ends_where_it_began() -> None:
     assert choice.allowed("chunk_kda")
     with choice.forcing("reference", "chunk_kda"):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 REFERENCE = "reference"
 OURS = "triton (ours)"
+FLA_SINCE = (0, 6)  # whose arguments fla_calls has
 HALVES = (torch.bfloat16, torch.float16)
 _EXPERT_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "identity", "swiglu_oai")
 MOST_SLOTS = 256  # tokens times experts of each, up to which moe_small is the fastest
@@ -214,14 +215,20 @@ def _loaded(candidate: Candidate) -> Callable[..., Any]:
 
 @lru_cache(maxsize=None)
 def installed(package: str) -> bool:
-    """Return whether a package of kernels can be imported here."""
+    """Return whether a package of kernels can be imported here, in a version that has them."""
     names = {"fla": ("fla.ops", "fla.modules"), "triton": ("triton",)}
     try:
         for name in names[package]:
             import_module(name)
     except Exception:  # whatever a broken installation raises, the reference runs
         return False
-    return True
+    return package != "fla" or _version_numbers(fla_version()) >= FLA_SINCE
+
+
+def _version_numbers(text: str) -> tuple[int, ...]:
+    """Return major and minor number of a version, (0, 0) of what is none."""
+    parts = text.split(".")[:2]
+    return tuple(map(int, parts)) if all(part.isdigit() for part in parts) else (0, 0)
 
 
 @lru_cache(maxsize=None)
