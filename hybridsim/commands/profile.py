@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,26 +25,28 @@ source.register()
 @hydra.main(config_path=str(CONF_DIR), config_name="profile", version_base="1.3")
 @guarded
 def main(cfg: DictConfig) -> float:
-    """Run the command; the number returned, for Hydra's sweepers, is the modelled TPOT in s."""
+    """Run the command; the number returned, for Hydra's sweepers, is the TPOT in s."""
     fields = config.plain(cfg)
     spec, chosen = config.take_spec(fields), config.take_format(fields)
-    pictures = config.take_switch(fields, "pictures")
+    pictures, measure = (config.take_switch(fields, key) for key in ("pictures", "measure"))
     hardware, workload = fields.pop("hardware"), fields.pop("workload")
     from hybridsim.profiler.profile import profile_spec
 
-    with _progress(f"profiling {spec.name}"):
-        found = profile_spec(spec, hardware, workload, config.task_overrides(), fields)
+    with _progress(f"profiling {spec.name}", hidden=measure):
+        found = profile_spec(
+            spec, hardware, workload, config.task_overrides(), fields, measure=measure
+        )
     folder = Path(config.output_dir())
     write(found, folder, pictures)
     show(found, chosen, folder)
     return float(found.document["workload"]["tpot_s"])
 
 
-def _progress(message: str) -> Any:
-    """Return a spinner on standard error, silent where that is no terminal."""
+def _progress(message: str, *, hidden: bool) -> Any:
+    """Return a spinner on standard error, silent where that is no terminal or shows a bar."""
     from rich.console import Console
 
-    return Console(stderr=True).status(message)
+    return nullcontext() if hidden else Console(stderr=True).status(message)
 
 
 def write(found: Profile, folder: Path, pictures: bool) -> None:

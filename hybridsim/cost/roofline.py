@@ -13,7 +13,7 @@ from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment, op_bytes, op_cost
 from hybridsim.graph import Op
 from hybridsim.hardware import Hardware
-from hybridsim.steps import Step, decode
+from hybridsim.steps import Step
 
 MODELLED = "modelled"
 
@@ -68,28 +68,15 @@ def step_time(
     )
 
 
-def mean_decode_latency_s(
-    costs: ModelCosts,
-    prompt_tokens: int,
-    output_tokens: int,
-    batch_size: int,
-    deployment: Deployment,
-    hardware: Hardware,
-) -> float:
-    """Return the time of one decode step, averaged over an answer.
+def answer_weights(output_tokens: int) -> list[tuple[float, int]]:
+    """Return weights and positions of an answer over which the mean of its steps is taken.
 
     The latency is piecewise linear in the context, so Simpson's rule over the first, middle and
     last position of the answer is exact but where a bound or a sparse layer's limit is crossed.
     Where two positions are in the middle, their mean stands for it.
     """
-
-    def latency_s(generated_tokens: int) -> float:
-        step = decode(prompt_tokens + generated_tokens)
-        return step_time(costs.ops, step, batch_size, deployment, hardware).latency_s
-
     last = output_tokens - 1
-    middle = (latency_s(last // 2) + latency_s(output_tokens // 2)) / 2
-    return (latency_s(0) + 4 * middle + latency_s(last)) / 6
+    return [(1 / 6, 0), (1 / 3, last // 2), (1 / 3, output_tokens // 2), (1 / 6, last)]
 
 
 def fits(

@@ -94,7 +94,7 @@ def batch_points(block: Block, dtypes: Dtypes, memory_bytes: float) -> list[Poin
     if not block.grows:
         points = list(_decode(BATCHES, (block.window,)))
     else:
-        points = list(_decode(GROWING_BATCHES, CONTEXTS))
+        points = list(_decode(GROWING_BATCHES, (1024, *CONTEXTS)))
         points = [p for p in points if fits(block, p, dtypes, memory_bytes)]
         points += _largest(block, dtypes, memory_bytes)
     prompts = [Point(PREFILL, b, n) for b, n in SHORT_PROMPTS if block.kind == MIXER]

@@ -171,6 +171,15 @@ class Store:
             return False
         return self.sessions[row.session].compared == session.compared
 
+    def without_sessions(self, ids: Iterable[str]) -> Store:
+        """Return the store without these sessions and their rows."""
+        left_out = set(ids)
+        return Store(
+            {key: row for key, row in self.rows.items() if row.session not in left_out},
+            self.blocks,
+            {key: s for key, s in self.sessions.items() if key not in left_out},
+        )
+
     def latest_session(self) -> Session | None:
         """Return the session that began last, None where there is none."""
         return max(self.sessions.values(), key=lambda s: s.started, default=None)

@@ -10,10 +10,14 @@ from typing import Any
 from hybridsim.cost.crossover import DEFINITIONS, crossover_tokens
 from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
+from hybridsim.cost.roofline import answer_weights
 from hybridsim.errors import SpecError
 from hybridsim.fields import parse_dataclass
 from hybridsim.graph import build_graph
 from hybridsim.hardware import Hardware, parse_hardware
+from hybridsim.measure.estimate import BlockTimes
+from hybridsim.measure.model_times import ModelTimes, device_times
+from hybridsim.measure.point import DECODE, PHASES, PREFILL, Point
 from hybridsim.options import read_option
 from hybridsim.origin import git_revision, host, versions
 from hybridsim.profiler.cpu import measure_cpu
@@ -50,6 +54,7 @@ def profile(
     hardware: Hardware | str | Mapping[str, Any] = "h200",
     workload: Workload | str | Mapping[str, Any] = "chat",
     overrides: Sequence[str] = (),
+    measure: bool = False,
     **settings: Any,
 ) -> Profile:
     """Return the costs of a spec on a device and for a workload.
@@ -59,16 +64,18 @@ def profile(
         hardware: a device, its name in conf/hardware, or its fields.
         workload: a workload, its name in conf/workload, or its fields.
         overrides: changes to the spec, as in `load_spec`; recorded too.
+        measure: measure what the store lacks first; the device has to be this machine's.
         **settings: fields of ProfileSettings, e.g. `contexts=[4096], batch_sizes=[1, 8]`.
 
     Raises:
         SpecError: something given does not fit.
+        HybridsimError: `measure` without that device.
         UncountedOperatorError: the model uses an operator without a counting rule.
     """
     if isinstance(spec, ModelSpec) and overrides:
         raise SpecError(f"overrides={list(overrides)}: change the spec itself instead")
     chosen = spec if isinstance(spec, ModelSpec) else load_spec(spec, overrides)
-    return profile_spec(chosen, hardware, workload, overrides, settings)
+    return profile_spec(chosen, hardware, workload, overrides, settings, measure=measure)
 
 
 def profile_spec(
@@ -77,10 +84,31 @@ def profile_spec(
     workload: Workload | str | Mapping[str, Any],
     overrides: Sequence[str],
     settings: Mapping[str, Any],
+    *,
+    measure: bool = False,
 ) -> Profile:
     """Return the costs of a spec to which the overrides were already applied: see `profile`."""
     parsed: ProfileSettings = parse_dataclass(ProfileSettings, settings, "")
-    return _profile(spec, _hardware(hardware), _workload(workload), parsed, overrides)
+    device, load = _hardware(hardware), _workload(workload)
+    if measure:
+        from hybridsim.measure.missing import measure_missing  # torch
+
+        measure_missing(spec, device, profiled_points(load, parsed), parsed.dtypes)
+    return _profile(spec, device, load, parsed, overrides)
+
+
+def profiled_points(workload: Workload, settings: ProfileSettings) -> list[Point]:
+    """Return the points of a model that a profile takes the time of."""
+    asked = [
+        (phase, batch, context)
+        for phase in PHASES
+        for context in settings.contexts
+        for batch in settings.batch_sizes
+    ]
+    prompt, together = workload.prompt_tokens, workload.concurrency
+    asked += [(PREFILL, 1, prompt), (DECODE, together, prompt)]
+    asked += [(DECODE, together, prompt + n) for _, n in answer_weights(workload.output_tokens)]
+    return list(dict.fromkeys(Point(*point, settings.routing_skew) for point in asked))
 
 
 def _hardware(given: Hardware | str | Mapping[str, Any]) -> Hardware:
@@ -105,10 +133,15 @@ def _profile(
 ) -> Profile:
     graph, deployment = build_graph(spec), settings.deployment()
     costs, twin_spec = ModelCosts.of(graph), spec.all_full_twin()
-    serving = Serving(costs, deployment, hardware, spec.native_context)
+    blocks = device_times(hardware, deployment)
+    times = ModelTimes(graph, deployment, hardware, blocks)
+    serving = Serving(costs, deployment, hardware, spec.native_context, times)
     twin = None
     if twin_spec is not None:
-        twin = Serving(ModelCosts.of(build_graph(twin_spec)), deployment, hardware)
+        twin_graph = build_graph(twin_spec)
+        twin_times = ModelTimes(twin_graph, deployment, hardware, blocks)
+        twin = Serving(ModelCosts.of(twin_graph), deployment, hardware, times=twin_times)
+    nodes = node_rows(graph, workload, times)
     points = [serving.point(n, b) for n in settings.contexts for b in settings.batch_sizes]
     document = {
         "schema": SCHEMA,
@@ -116,12 +149,13 @@ def _profile(
         "parameters": {**asdict(costs.parameters), "by_part": dict(costs.parameters_by_part())},
         "cache": _cache_record(costs, deployment),
         "flops": flop_record(graph, settings.flops, deployment.conventions),
-        "kinds": kind_rows(graph, workload, deployment, hardware),
+        "kinds": kind_rows(graph, nodes),
         "points": points,
         "crossover_tokens": crossover_tokens(spec, deployment, hardware, settings.batch_sizes[0]),
         "crossover_definitions": DEFINITIONS,
         "workload": serving.workload(workload),
         "hardware": asdict(hardware),
+        "measurements": _measurements_record(blocks),
         "settings": asdict(settings),
         "overrides": list(overrides),
         "versions": versions(),
@@ -130,9 +164,20 @@ def _profile(
     }
     return Profile(
         document=document,
-        nodes=node_rows(graph, workload, deployment, hardware),
+        nodes=nodes,
         sweep=point_rows(points, serving, twin),
     )
+
+
+def _measurements_record(blocks: BlockTimes | None) -> dict[str, Any] | None:
+    """Return what the times come from where not all are modelled."""
+    if blocks is None:
+        return None
+    return {
+        "rows": blocks.num_rows,
+        "sessions": [asdict(session) for session in blocks.sessions],
+        "held_out": blocks.coverage(),
+    }
 
 
 def _spec_record(spec: ModelSpec, twin: ModelSpec | None) -> dict[str, Any]:

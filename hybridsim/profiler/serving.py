@@ -1,4 +1,7 @@
-"""Modelled serving: points of a sweep over contexts, and the figures of a workload."""
+"""Serving: points of a sweep over contexts, and the figures of a workload.
+
+Times are from the device's rows where it has some, else modelled.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ from hybridsim.conventions import SERVED
 from hybridsim.cost.model import ModelCosts
 from hybridsim.cost.op import Deployment
 from hybridsim.cost.roofline import (
-    MODELLED,
+    StepTime,
+    answer_weights,
     fits,
     largest_batch_size,
-    mean_decode_latency_s,
     step_time,
 )
 from hybridsim.hardware import Hardware
+from hybridsim.measure.estimate import Estimate, total, weakest
+from hybridsim.measure.model_times import ModelTimes
+from hybridsim.measure.point import DECODE, PREFILL
 from hybridsim.steps import decode, prefill
 from hybridsim.workload import Workload
 
@@ -25,8 +31,28 @@ SECONDS_PER_HOUR = 3600
 Point = dict[str, Any]
 
 
+def time_record(estimate: Estimate, name: str = "") -> dict[str, Any]:
+    """Return a time's keys in records, beginning with a name where one is given."""
+    time, start = (f"{name}", f"{name}_") if name else ("latency", "")
+    return {
+        f"{time}_s": estimate.latency_s,
+        f"{time}_low_s": estimate.low_s,
+        f"{time}_high_s": estimate.high_s,
+        f"{start}provenance": estimate.provenance,
+        f"{start}backend": "; ".join(sorted(estimate.backends)) or None,
+    }
+
+
 class Serving:
-    """A model on a device, as an engine serves it: logits at the last position only."""
+    """A model on a device, as an engine serves it: logits at the last position only.
+
+    Args:
+        costs: closed forms.
+        deployment: how it is served.
+        hardware: the device.
+        native_context: tokens that the model was trained for.
+        times: from the device's rows; None models every time.
+    """
 
     def __init__(
         self,
@@ -34,11 +60,13 @@ class Serving:
         deployment: Deployment,
         hardware: Hardware,
         native_context: float = math.inf,
+        times: ModelTimes | None = None,
     ) -> None:
         self.costs = costs
         self.native_context = native_context
         self.deployment = replace(deployment, conventions=SERVED)
         self.hardware = hardware
+        self.times = times
 
     def cache_bytes(self, context_tokens: int) -> int:
         """Return everything that one sequence keeps."""
@@ -49,28 +77,41 @@ class Serving:
 
         Prefill reads the whole context; decode adds one token to each sequence after it.
         """
-        read, write = (
-            step_time(self.costs.ops, step, batch_size, self.deployment, self.hardware)
-            for step in (prefill(context_tokens), decode(context_tokens))
-        )
         return {
             "context_tokens": context_tokens,
             "batch_size": batch_size,
-            "prefill": {
-                "flops": read.flops,
-                "bytes": round(read.moved_bytes),
-                "latency_s": read.latency_s,
-                "provenance": MODELLED,
-            },
-            "decode": {
-                "flops": write.flops,
-                "bytes": round(write.moved_bytes),
-                "latency_s": write.latency_s,
-                "tokens_per_s": batch_size / write.latency_s,
-                "provenance": MODELLED,
-            },
+            "prefill": self._phase(PREFILL, batch_size, context_tokens),
+            "decode": self._phase(DECODE, batch_size, context_tokens),
             "memory": self.memory(context_tokens, batch_size),
         }
+
+    def _phase(self, phase: str, batch_size: int, context_tokens: int) -> dict[str, Any]:
+        step = self._step(phase, batch_size, context_tokens)
+        estimate = self.estimate(phase, batch_size, context_tokens)
+        record = {"flops": step.flops, "bytes": round(step.moved_bytes), **time_record(estimate)}
+        if phase == DECODE:
+            record["tokens_per_s"] = batch_size / estimate.latency_s
+        return record
+
+    def _step(self, phase: str, batch_size: int, context_tokens: int) -> StepTime:
+        step = prefill(context_tokens) if phase == PREFILL else decode(context_tokens)
+        return step_time(self.costs.ops, step, batch_size, self.deployment, self.hardware)
+
+    def estimate(self, phase: str, batch_size: int, context_tokens: int) -> Estimate:
+        """Return the time of a prefill of, or of a decode step after, `context_tokens` each."""
+        if self.times is not None:
+            return self.times.estimate(phase, batch_size, context_tokens)
+        return Estimate(self._step(phase, batch_size, context_tokens).latency_s)
+
+    def mean_decode(self, workload: Workload) -> Estimate:
+        """Return the time of one decode step of all sequences, averaged over an answer."""
+        positions = answer_weights(workload.output_tokens)
+        return total(
+            [
+                (weight, self.estimate(DECODE, workload.concurrency, workload.prompt_tokens + n))
+                for weight, n in positions
+            ]
+        )
 
     def memory(self, context_tokens: int, batch_size: int) -> dict[str, Any]:
         """Return the bytes of each part, and whether the usable memory holds them."""
@@ -89,17 +130,9 @@ class Serving:
         together. A request's share of the device: its prompt, and its part of its decode steps.
         """
         concurrency = workload.concurrency
-        ttft_s = step_time(
-            self.costs.ops, prefill(workload.prompt_tokens), 1, self.deployment, self.hardware
-        ).latency_s
-        tpot_s = mean_decode_latency_s(
-            self.costs,
-            workload.prompt_tokens,
-            workload.output_tokens,
-            concurrency,
-            self.deployment,
-            self.hardware,
-        )
+        first = self.estimate(PREFILL, 1, workload.prompt_tokens)
+        later = self.mean_decode(workload)
+        ttft_s, tpot_s = first.latency_s, later.latency_s
         per_million = {
             "prompt": ttft_s / workload.prompt_tokens * 1e6,
             "output": tpot_s / concurrency * 1e6,
@@ -107,8 +140,8 @@ class Serving:
         request_device_s = ttft_s + workload.output_tokens * tpot_s / concurrency
         return {
             **asdict(workload),
-            "ttft_s": ttft_s,
-            "tpot_s": tpot_s,
+            **time_record(first, "ttft"),
+            **time_record(later, "tpot"),
             "decode_tokens_per_s": concurrency / tpot_s,
             "output_tokens_per_s": workload.output_tokens / request_device_s,
             "memory": self.memory(workload.total_tokens, concurrency),
@@ -123,7 +156,7 @@ class Serving:
                 part: self._usd(time_s) for part, time_s in per_million.items()
             },
             "beyond_native_context": workload.total_tokens > self.native_context,
-            "provenance": MODELLED,
+            "provenance": weakest([first.provenance, later.provenance]),
         }
 
     def _largest_batch_size(self, context_tokens: int) -> int:

@@ -1,0 +1,383 @@
+"""Times of blocks from a device's rows, each with its origin and a 90 % interval. No torch.
+
+    measured       a row at that very point
+    interpolated   between rows of the block (`surface`)
+    extrapolated   outside them
+    modelled       the block has no rows of that phase: the roofline of its ops
+
+Intervals are conformal: rows are taken away (one by one, then all of a context, all of a batch),
+estimated from the others, and the quantile of the errors of their logarithms is the half-width.
+Errors outside the rows are taken per factor of two. What was measured differs from the next
+measurement as repetitions of the same point do.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hybridsim.cost.roofline import MODELLED
+from hybridsim.dtypes import Dtypes
+from hybridsim.measure.block import Block
+from hybridsim.measure.point import PHASES, Model, Point, key_dtypes, pieces
+from hybridsim.measure.store import OK, Row, Session, Store
+from hybridsim.measure.surface import Surface, Value
+
+MEASURED, INTERPOLATED, EXTRAPOLATED = "measured", "interpolated", "extrapolated"
+PROVENANCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, MODELLED)  # the strongest first
+COVERAGE = 0.9
+# Least half-widths of logarithms where too few errors are known for a quantile.
+ASSUMED_ERRORS = {MEASURED: 0.05, INTERPOLATED: 0.15, EXTRAPOLATED: 0.3}
+
+
+def weakest(provenances: Iterable[str]) -> str:
+    """Return the provenance of a sum of times: that of its least certain part."""
+    return max(provenances, key=PROVENANCES.index)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A time.
+
+    Attributes:
+        latency_s: the time.
+        low_s, high_s: its 90 % interval; None where nothing is known to draw it from.
+        provenance: "measured", "interpolated", "extrapolated" or "modelled".
+        backends: what ran in the rows that it is from; empty where it is modelled.
+    """
+
+    latency_s: float
+    low_s: float | None = None
+    high_s: float | None = None
+    provenance: str = MODELLED
+    backends: frozenset[str] = frozenset()
+
+
+def total(parts: Sequence[tuple[float, Estimate]]) -> Estimate:
+    """Return the weighted sum of times.
+
+    Errors of blocks go together: clocks, temperature, a version of a library. So the bounds add
+    up, as if all erred alike, which is the widest that the interval of a sum can be.
+    """
+    return Estimate(
+        latency_s=sum(n * part.latency_s for n, part in parts),
+        low_s=_bound((n, part.low_s) for n, part in parts),
+        high_s=_bound((n, part.high_s) for n, part in parts),
+        provenance=weakest(part.provenance for _, part in parts),
+        backends=frozenset().union(*(part.backends for _, part in parts)),
+    )
+
+
+def _bound(parts: Iterable[tuple[float, float | None]]) -> float | None:
+    found = 0.0
+    for n, bound in parts:
+        if bound is None:
+            return None
+        found += n * bound
+    return found
+
+
+@dataclass(frozen=True)
+class Residual:
+    """How far an estimate was off from a row that it did not know.
+
+    Attributes:
+        block: signature.
+        phase: "prefill" or "decode".
+        provenance: of the estimate.
+        log_error: log of the row's time over the estimate.
+        octaves: see surface.Value.
+    """
+
+    block: str
+    phase: str
+    provenance: str
+    log_error: float
+    octaves: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """The size of the error, per factor of two outside the rows."""
+        return abs(self.log_error) / max(1.0, self.octaves)
+
+
+def conformal_quantile(scores: Sequence[float], coverage: float = COVERAGE) -> float | None:
+    """Return the score that one more is below with at least that probability.
+
+    The ceil((n + 1) coverage)-th smallest of n (Vovk, Gammerman and Shafer, Algorithmic Learning
+    in a Random World, 2005, ch. 2); None where n is too small for one.
+    """
+    rank = math.ceil((len(scores) + 1) * coverage)
+    return sorted(scores)[rank - 1] if rank <= len(scores) else None
+
+
+class Table:
+    """The rows of one block in one phase with one skew of routing.
+
+    Args:
+        block: the block.
+        rows: with a time; repetitions of a point apart.
+        repeats: further rows of the same points.
+        model: the closed form at the rates of the rows' session.
+    """
+
+    def __init__(
+        self, block: Block, rows: Sequence[Row], repeats: Sequence[Row], model: Model
+    ) -> None:
+        self.block, self.model = block, model
+        self.rows = {(row.batch, row.context): row for row in rows}
+        self.repeats = list(repeats)
+        self.phase, self.skew = rows[0].phase, rows[0].skew
+
+    @property
+    def times(self) -> dict[tuple[int, int], float]:
+        """Seconds by (batch, context)."""
+        return {key: _time(row) for key, row in self.rows.items()}
+
+    def shape_s(self, batch: int, context: int) -> float:
+        """Return the closed form at a point, launches included."""
+        point = Point(self.phase, batch, context, self.skew)
+        return self.model.work(self.block, point).shape_s
+
+    def surface(self, without: Iterable[tuple[int, int]] = ()) -> Surface:
+        """Return the surface through the rows, some of them left out."""
+        left_out = set(without)
+        times = {key: time for key, time in self.times.items() if key not in left_out}
+        return Surface(times, self.shape_s)
+
+    @cached_property
+    def whole(self) -> Surface:
+        """The surface through all rows."""
+        return self.surface()
+
+    @property
+    def backends(self) -> frozenset[str]:
+        """What ran."""
+        return frozenset().union(*map(_backends, self.rows.values()))
+
+    def residuals(self) -> list[Residual]:
+        """Return the errors at rows that were left out, and between repetitions."""
+        found = [self._residual(MEASURED, _time(row), self._first(row)) for row in self.repeats]
+        for group in self._groups():
+            if len(group) == len(self.rows):
+                continue
+            surface = self.surface(group)
+            for key in group:
+                value = surface.at(*key)
+                provenance = EXTRAPOLATED if value.octaves else INTERPOLATED
+                row_s = _time(self.rows[key])
+                found.append(self._residual(provenance, row_s, value.latency_s, value.octaves))
+        return found
+
+    def _first(self, repeat: Row) -> float:
+        return _time(self.rows[repeat.batch, repeat.context])
+
+    def _residual(
+        self, provenance: str, row_s: float, estimate_s: float, octaves: float = 0.0
+    ) -> Residual:
+        error = math.log(row_s / estimate_s)
+        return Residual(self.block.signature, self.phase, provenance, error, octaves)
+
+    def _groups(self) -> list[tuple[tuple[int, int], ...]]:
+        """Return what is left out together: each row, each context, each batch."""
+        groups: dict[tuple[tuple[int, int], ...], None] = {(key,): None for key in self.rows}
+        for axis in (0, 1):
+            for size in sorted({key[axis] for key in self.rows}):
+                groups[tuple(key for key in self.rows if key[axis] == size)] = None
+        return list(groups)
+
+
+def _time(row: Row) -> float:
+    assert row.latency_s is not None
+    return row.latency_s
+
+
+def _backends(row: Row) -> frozenset[str]:
+    return frozenset(row.backend.split("; ")) - {""}
+
+
+class BlockTimes:
+    """Times of all blocks of a device that has rows.
+
+    Args:
+        store: the device's rows.
+        dtypes: number formats; rows of others do not count.
+    """
+
+    def __init__(self, store: Store, dtypes: Dtypes) -> None:
+        self.store, self.dtypes = store, dtypes
+        self._formats = {s: key_dtypes(block, dtypes) for s, block in store.blocks.items()}
+        self._tables = self._made_tables()
+
+    def _made_tables(self) -> dict[tuple[str, str], dict[float, Table]]:
+        """Return the tables by block and phase, then by skew."""
+        groups: dict[tuple[str, str, float], list[Row]] = {}
+        for row in self.store.rows.values():
+            if row.status == OK and row.dtypes == self._formats.get(row.block):
+                groups.setdefault((row.block, row.phase, row.skew), []).append(row)
+        models: dict[str, Model] = {}
+        tables: dict[tuple[str, str], dict[float, Table]] = {}
+        for (signature, phase, skew), rows in groups.items():
+            firsts = [row for row in rows if not row.repeat]
+            points = {row.point for row in firsts}
+            repeats = [row for row in rows if row.repeat and row.point in points]
+            if not firsts:
+                continue
+            session = max((self.store.sessions[row.session] for row in firsts), key=_started)
+            if session.id not in models:
+                models[session.id] = Model(session.ceilings.hardware(), self.dtypes)
+            table = Table(self.store.blocks[signature], firsts, repeats, models[session.id])
+            tables.setdefault((signature, phase), {})[skew] = table
+        return tables
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that count."""
+        return sum(len(t.rows) for tables in self._tables.values() for t in tables.values())
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions of the rows that count, by time."""
+        used = {
+            row.session
+            for tables in self._tables.values()
+            for table in tables.values()
+            for row in table.rows.values()
+        }
+        return sorted((self.store.sessions[s] for s in used), key=_started)
+
+    def tables(self) -> list[Table]:
+        """Return all tables."""
+        return [table for tables in self._tables.values() for table in tables.values()]
+
+    def estimate(self, block: Block, asked: Point) -> Estimate | None:
+        """Return a block's time at a point, passes of a long prompt added up.
+
+        None where it has no rows.
+        """
+        parts = [(n, self._estimate(block, point)) for n, point in pieces(block, asked)]
+        known = [(n, part) for n, part in parts if part is not None]
+        return total(known) if len(known) == len(parts) else None
+
+    def _estimate(self, block: Block, point: Point) -> Estimate | None:
+        tables = self._tables.get((block.signature, point.phase))
+        if tables is None:
+            return None
+        exact = tables.get(point.skew)
+        row = exact.rows.get((point.batch, point.context)) if exact else None
+        if row is not None:
+            return self._with_interval(_time(row), MEASURED, point.phase, backends=_backends(row))
+        used = self._nearest_tables(tables, point.skew)
+        values = [
+            (weight, table, _at_skew(table, point, outside=len(used) == 1))
+            for weight, table in used
+        ]
+        return self._with_interval(
+            sum(weight * value.latency_s for weight, _, value in values),
+            EXTRAPOLATED if any(value.octaves for *_, value in values) else INTERPOLATED,
+            point.phase,
+            max(value.octaves for *_, value in values),
+            frozenset().union(*(table.backends for _, table, _ in values)),
+        )
+
+    @staticmethod
+    def _nearest_tables(tables: Mapping[float, Table], skew: float) -> list[tuple[float, Table]]:
+        """Return the tables of the skews around a skew, with their weights."""
+        below = max((s for s in tables if s <= skew), default=None)
+        above = min((s for s in tables if s >= skew), default=None)
+        if below is None or above is None or below == above:
+            nearest = below if below is not None else above
+            assert nearest is not None
+            return [(1.0, tables[nearest])]
+        weight = (skew - below) / (above - below)
+        return [(1 - weight, tables[below]), (weight, tables[above])]
+
+    def _with_interval(
+        self,
+        latency_s: float,
+        provenance: str,
+        phase: str,
+        octaves: float = 0.0,
+        backends: frozenset[str] = frozenset(),
+    ) -> Estimate:
+        half = self.half_width(provenance, phase) * max(1.0, octaves)
+        low_s, high_s = latency_s * math.exp(-half), latency_s * math.exp(half)
+        return Estimate(latency_s, low_s, high_s, provenance, backends)
+
+    @cached_property
+    def residuals(self) -> list[Residual]:
+        """Every error at rows that were left out."""
+        return [residual for table in self.tables() for residual in table.residuals()]
+
+    @cached_property
+    def _half_widths(self) -> dict[tuple[str, str], float]:
+        groups = _grouped(self.residuals)
+        return {
+            (provenance, phase): _half_width(provenance, groups.get((provenance, phase), []))
+            for provenance in ASSUMED_ERRORS
+            for phase in PHASES
+        }
+
+    def half_width(self, provenance: str, phase: str) -> float:
+        """Return half the width of the interval of a time's logarithm; per octave if outside."""
+        return self._half_widths[provenance, phase]
+
+    def coverage(self) -> list[dict[str, Any]]:
+        """Return how the estimates and their intervals did on rows that were left out.
+
+        A row counts as covered by an interval that was drawn without any row of its block.
+        """
+        found = []
+        for (provenance, phase), residuals in sorted(_grouped(self.residuals).items()):
+            widths = {
+                block: _half_width(provenance, [r for r in residuals if r.block != block])
+                for block in {r.block for r in residuals}
+            }
+            covered = [r.score <= widths[r.block] for r in residuals]
+            errors = [abs(math.expm1(r.log_error)) for r in residuals]
+            found.append(
+                {
+                    "provenance": provenance,
+                    "phase": phase,
+                    "held_out": len(residuals),
+                    "coverage": sum(covered) / len(covered),
+                    "median_error": statistics.median(errors),
+                    "half_width": self.half_width(provenance, phase),
+                }
+            )
+        return found
+
+
+def _at_skew(table: Table, point: Point, *, outside: bool) -> Value:
+    """Return a table's time at a batch and context, for another skew of routing too.
+
+    Outside the skews that have rows it moves as the closed form does, and is an octave away.
+    """
+    value = table.whole.at(point.batch, point.context)
+    if not outside or table.skew == point.skew:
+        return value
+    shape_s = table.model.work(table.block, point).shape_s
+    ratio = shape_s / table.shape_s(point.batch, point.context)
+    return Value(value.latency_s * ratio, value.octaves + 1.0)
+
+
+def _started(session: Session) -> str:
+    return session.started
+
+
+def _grouped(residuals: Iterable[Residual]) -> dict[tuple[str, str], list[Residual]]:
+    groups: dict[tuple[str, str], list[Residual]] = {}
+    for residual in residuals:
+        groups.setdefault((residual.provenance, residual.phase), []).append(residual)
+    return groups
+
+
+def _half_width(provenance: str, residuals: Iterable[Residual]) -> float:
+    """Return the conformal half-width; an assumed one, if wider, where errors are too few."""
+    scores = [residual.score for residual in residuals]
+    found = conformal_quantile(scores)
+    return found if found is not None else max([ASSUMED_ERRORS[provenance], *scores])
