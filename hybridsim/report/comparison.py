@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from hybridsim.report.tables import table
+from hybridsim.report.times import origin_text
 from hybridsim.report.units import bytes_text, exact, seconds_text, tokens_text
 
 Record = dict[str, Any]
@@ -98,7 +99,8 @@ def comparison_table(rows: list[Record]) -> RenderableType:
         )
         for row in rows
     ]
-    title = "Comparison; parameters and cache exact, times and memory modelled"
+    origins = origin_text(row["latency_provenance"] for row in rows)
+    title = f"Comparison; parameters and cache exact, memory modelled, times {origins}"
     if any(row["beyond_native_context"] for row in rows):
         title += "; * beyond the native context"
     return table(title, columns, lines)

@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hybridsim.report.times import origin_text
 from hybridsim.report.units import tokens_text
 
 Record = dict[str, Any]
@@ -63,7 +64,10 @@ def cache_picture(path: Path, document: Record, rows: list[Record]) -> None:
 
 
 def latency_picture(path: Path, document: Record, rows: list[Record]) -> None:
-    """Draw modelled prefill and decode times against the context, the all-full twin's dashed."""
+    """Draw prefill and decode times against the context, the all-full twin's dashed.
+
+    Times that are not modelled have their 90 % interval as a band.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(11, 5))
     for axis, part in zip(axes, ("prefill", "decode"), strict=True):
         for index, batch in enumerate(sorted({row["batch_size"] for row in rows})):
@@ -71,7 +75,7 @@ def latency_picture(path: Path, document: Record, rows: list[Record]) -> None:
             colour = COLOURS[index % len(COLOURS)]
             _latency_lines(axis, part, chosen, colour, f"batch {batch}")
         _context_axis(axis, sorted({row["context_tokens"] for row in rows}))
-        axis.set_ylabel("ms, modelled")
+        axis.set_ylabel(f"ms, {origin_text(row[f'{part}_provenance'] for row in rows)}")
         axis.set_title(
             "prefill of the context" if part == "prefill" else "one decode step after it"
         )
@@ -86,13 +90,17 @@ def _latency_lines(axis: Axes, part: str, rows: list[Record], colour: str, label
     contexts = [row["context_tokens"] for row in rows]
     ours = [row[f"{part}_latency_s"] * 1e3 for row in rows]
     axis.plot(contexts, ours, "o-", color=colour, label=label)
+    bounds = [[row[f"{part}_latency_{end}_s"] for row in rows] for end in ("low", "high")]
+    if not any(bound is None for line in bounds for bound in line):
+        low, high = ([bound * 1e3 for bound in line] for line in bounds)
+        axis.fill_between(contexts, low, high, color=colour, alpha=0.2, linewidth=0)
     if rows[0][f"twin_{part}_latency_s"] is not None:
         twins = [row[f"twin_{part}_latency_s"] * 1e3 for row in rows]
         axis.plot(contexts, twins, "s--", color=colour, alpha=0.6, label=f"{label}, all-full twin")
 
 
 def breakdown_picture(path: Path, document: Record) -> None:
-    """Draw each kind of node's share of parameters and of modelled time."""
+    """Draw each kind of node's share of parameters and of the time."""
     kinds = document["kinds"]
     load = document["workload"]
     measures = {
@@ -108,7 +116,8 @@ def breakdown_picture(path: Path, document: Record) -> None:
         label = f"{row['letter']} {row['title']}".strip()
         axes.barh(list(measures.values()), shares, left=left, color=COLOURS[index % 8], label=label)
         left = [a + b for a, b in zip(left, shares, strict=True)]
-    axes.set_xlabel("share (%); times are modelled")
+    origins = origin_text(row["latency_provenance"] for row in kinds)
+    axes.set_xlabel(f"share (%); times are {origins}")
     axes.set_xlim(0, 100)
     axes.set_title(f"{document['spec']['name']} on {document['hardware']['title']}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=4, frameon=False)
@@ -117,10 +126,11 @@ def breakdown_picture(path: Path, document: Record) -> None:
 
 def comparison_picture(path: Path, rows: list[Record]) -> None:
     """Draw cache per sequence, TTFT and TPOT of several profiles side by side."""
+    origins = origin_text(row["latency_provenance"] for row in rows)
     figures = {
         "cache_bytes_per_sequence": ("cache per sequence (GiB, exact)", GIB),
-        "ttft_s": ("time to first token (s, modelled)", 1),
-        "tpot_s": ("time per output token (ms, modelled)", 1e-3),
+        "ttft_s": (f"time to first token (s, {origins})", 1),
+        "tpot_s": (f"time per output token (ms, {origins})", 1e-3),
     }
     # Numbered, as the jobs are: equal labels would share one bar.
     labels = [

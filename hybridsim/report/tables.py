@@ -10,9 +10,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hybridsim.report.times import LEGEND, measurements_text, origin_text, time_text
 from hybridsim.report.units import bytes_text, decimal_text, exact, seconds_text, tokens_text
 
 Record = dict[str, Any]
+
+PHASES = ("prefill", "decode")
 
 TEXTS = {
     "note",
@@ -62,8 +65,8 @@ def _heading(document: Record) -> RenderableType:
         (f"{spec['name']}", "bold"),
         f"  {spec['description']}{changed}\n",
         (spec["layer_pattern"], "cyan"),
-        f"\non {devices}{hardware['title']};"
-        " times are modelled (roofline), sizes and FLOPs exact\n",
+        f"\non {devices}{hardware['title']}; {measurements_text(document)},"
+        " sizes and FLOPs exact\n",
     )
 
 
@@ -133,7 +136,7 @@ def _three(record: Record) -> tuple[str, ...]:
 
 
 def kinds_table(document: Record) -> Table:
-    """Return one row per kind of node, with its share of modelled time."""
+    """Return one row per kind of node, with its share of the time."""
     workload = document["workload"]
     prefill_s = sum(row["prefill_latency_s"] for row in document["kinds"])
     decode_s = sum(row["decode_latency_s"] for row in document["kinds"])
@@ -150,12 +153,16 @@ def kinds_table(document: Record) -> Table:
         for row in document["kinds"]
     ]
     title = (
-        "Per kind of node (shares of modelled time:"
+        f"Per kind of node (shares of time, {origin_text(_provenances(document['kinds']))}:"
         f" prefill of {workload['prompt_tokens']:,} tokens,"
         f" decode of {workload['concurrency']} sequences after it)"
     )
     columns = ("kind", "nodes", "parameters", "KV B/token", "state B", "prefill", "decode")
     return table(title, columns, rows)
+
+
+def _provenances(rows: list[Record]) -> list[str]:
+    return [row["latency_provenance"] for row in rows]
 
 
 def sweep_table(document: Record, rows: list[Record]) -> Table:
@@ -172,8 +179,8 @@ def sweep_table(document: Record, rows: list[Record]) -> Table:
                 bytes_text(row["cache_bytes_per_sequence"]),
                 bytes_text(row["twin_cache_bytes_per_sequence"]),
                 decimal_text(row["prefill_flops"], "FLOP"),
-                seconds_text(row["prefill_latency_s"]),
-                seconds_text(row["decode_latency_s"]),
+                time_text(row, "prefill_latency", "prefill_"),
+                time_text(row, "decode_latency", "decode_"),
                 decimal_text(row["decode_tokens_per_s"]),
                 bytes_text(row["memory_total_bytes"]),
                 "yes" if row["memory_fits"] else "no",
@@ -191,9 +198,15 @@ def sweep_table(document: Record, rows: list[Record]) -> Table:
         "memory",
         "fits",
     )
-    title = f"Context sweep: cache exact, times and memory modelled; fits: {usable}"
+    origins = origin_text(row[f"{part}_provenance"] for row in rows for part in PHASES)
+    times = f"memory modelled, times {origins}"
+    if origins == "modelled":
+        times = "times and memory modelled"
+    title = f"Context sweep: cache exact, {times}; fits: {usable}"
     if any(row["context_tokens"] > native for row in rows):
         title += f"; * beyond the native context of {native:,}"
+    if origins != "modelled":
+        title += f"\n{LEGEND}"
     return table(title, columns, lines)
 
 
@@ -210,15 +223,15 @@ def crossover_table(document: Record) -> Table:
 
 
 def workload_table(document: Record) -> Table:
-    """Return the modelled figures of the workload."""
+    """Return the figures of the workload."""
     load = document["workload"]
     beyond = ", beyond the native context" if load["beyond_native_context"] else ""
     cost, device_s = load["cost_usd_per_million_tokens"], load["device_s_per_million_tokens"]
     rows = [
-        ("time to first token (TTFT)", seconds_text(load["ttft_s"]), "one prompt, no queue"),
+        ("time to first token (TTFT)", time_text(load, "ttft", "ttft_"), "one prompt, no queue"),
         (
             "time per output token (TPOT)",
-            seconds_text(load["tpot_s"]),
+            time_text(load, "tpot", "tpot_"),
             f"{load['concurrency']} sequences together",
         ),
         ("decode throughput", f"{load['decode_tokens_per_s']:,.0f} tokens/s", "decode alone"),
@@ -249,8 +262,9 @@ def workload_table(document: Record) -> Table:
             _usd(cost["output"]),
         ),
     ]
+    origins = origin_text([load["ttft_provenance"], load["tpot_provenance"]])
     title = (
-        f"Workload {load['title']}, modelled{beyond}: {load['prompt_tokens']:,} tokens in,"
+        f"Workload {load['title']}, {origins}{beyond}: {load['prompt_tokens']:,} tokens in,"
         f" {load['output_tokens']:,} out, {load['concurrency']} at once"
     )
     return table(title, ("", "figure", "note"), rows)

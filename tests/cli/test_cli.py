@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import requires
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from measured import sweep, write_store
 
 FAST = ["flops.count=false", "pictures=false", "contexts=[4096]"]
 
@@ -131,6 +134,57 @@ def test_the_terminal_report(tmp_path: Path) -> None:
     for text in ("49,122,675,072", "8,064 B", "43,417,600 B", "1,884", "modelled", "Kimi Delta"):
         assert text in done.stdout
     assert "written to outputs" in done.stderr.replace(str(tmp_path) + "/", "")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("measurements")
+    write_store(folder, "h800", sweep("kimi_linear"), 0.01)
+    return folder
+
+
+def test_rows_of_the_device_are_used_by_themselves(tmp_path: Path, measured: Path) -> None:
+    args = ["profile", "hardware=h800", "flops.count=false", "contexts=[4096,50000,1048576]"]
+    rows = {"HYBRIDSIM_MEASUREMENTS": str(measured)}
+    document = json.loads(ok(tmp_path, *args, "format=json", **rows).stdout)
+    assert document["schema"] == "hybridsim/profile/1"
+    for phase in ("prefill", "decode"):
+        found = [point[phase] for point in document["points"]]
+        wanted = ["measured", "interpolated", "measured"]
+        assert [record["provenance"] for record in found] == wanted
+        assert all(r["latency_low_s"] < r["latency_s"] < r["latency_high_s"] for r in found)
+    folder = only_run(tmp_path, "profile")
+    assert (folder / "latency.png").is_file()
+    sweep_table = pd.read_csv(folder / "sweep.csv")
+    assert sweep_table["twin_decode_provenance"].iloc[0] == "measured"
+    text = ok(tmp_path, *args, "pictures=false", **rows).stdout
+    assert "M measured, I interpolated, X extrapolated, R modelled" in text
+    assert re.search(r"ms M \+-\d+%", text)
+    assert "rows of NVIDIA H100 80GB HBM3 (torch 1, 2026-01-01)" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_measuring_without_the_device_is_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "profile", "measure=true", "hardware=h100", *FAST)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        "hybridsim profile: measure=true: hardware=h100 has to be here, but torch sees no CUDA"
+        " device here; hardware=cpu measures this CPU"
+    )
+
+
+def test_measuring_on_the_cpu(tmp_path: Path) -> None:
+    args = ["profile", "spec=gla_tiny", "hardware=cpu", "measure=true", "flops.count=false"]
+    args += ["contexts=[16,64]", "workload.prompt_tokens=64", "workload.output_tokens=3"]
+    args += ["workload.concurrency=2", "pictures=false", "format=json"]
+    args += [f"dtypes.{name}=fp32" for name in ("weights", "activations", "kv", "conv_state")]
+    done = ok(tmp_path, *args)
+    document = json.loads(done.stdout)
+    assert {
+        p[phase]["provenance"] for p in document["points"] for phase in ("prefill", "decode")
+    } == {"measured"}
+    assert document["workload"]["provenance"] == "measured"
+    assert (tmp_path / "outputs" / "measurements" / "cpu.jsonl").is_file()
 
 
 def test_every_field_is_an_override(tmp_path: Path) -> None:

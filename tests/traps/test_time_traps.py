@@ -37,7 +37,9 @@ def labels(found: Any) -> set[str]:
 
 
 def test_extrapolation_is_not_labelled_measured() -> None:
-    record = profile("qwen3_next", workload="million", contexts=[1 << 20], **UNCOUNTED)
+    record = profile(
+        "qwen3_next", hardware="h800", workload="million", contexts=[1 << 20], **UNCOUNTED
+    )
     document = json.loads(json.dumps(record.document))
     assert document["workload"]["beyond_native_context"] is True
     assert labels(document) == {"modelled", "closed form, exact"}
