@@ -19,6 +19,7 @@ from hybridsim.cost.op import Deployment
 from hybridsim.errors import HybridsimError
 from hybridsim.graph import build_graph
 from hybridsim.hardware import parse_hardware
+from hybridsim.measure import missing
 from hybridsim.measure.block import Block, model_blocks
 from hybridsim.measure.estimate import (
     EXTRAPOLATED,
@@ -34,7 +35,7 @@ from hybridsim.measure.missing import missing_tasks
 from hybridsim.measure.model_times import ModelTimes, device_times
 from hybridsim.measure.plan import Task
 from hybridsim.measure.point import DECODE, PREFILL, Point, pieces
-from hybridsim.measure.store import FOLDER_VARIABLE
+from hybridsim.measure.store import FOLDER_VARIABLE, OK, read_store
 from hybridsim.measure.surface import Surface, monotone
 from hybridsim.options import read_option
 
@@ -391,3 +392,32 @@ def test_measuring_needs_the_device() -> None:
         profile("gla_tiny", hardware=replace(H100, num_devices=2), measure=True)
     with pytest.raises(HybridsimError, match=r"dtypes\.kv=fp8: measured only as bf16"):
         profile("gla_tiny", measure=True, dtypes={"kv": "fp8"})
+
+
+def test_another_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(missing, "local_device", lambda kind: ("h200", "NVIDIA H200"))
+    with pytest.raises(
+        HybridsimError, match=r"hardware=h100, but the device here is h200 \(NVIDIA"
+    ):
+        profile("gla_tiny", hardware="h100", measure=True)
+
+
+def test_an_interrupt_says_where_its_rows_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    done: list[Any] = []
+
+    def second(self: Any, task: Task, row: Any) -> None:
+        done.append(row)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridsim.measure.progress.MeasureProgress.done", second)
+    cpu = parse_hardware(read_option("hardware", "h100") | {"name": "cpu"})
+    spec, fp32 = load_spec("gla_tiny"), replace(BF16, weights="fp32", activations="fp32", kv="fp32")
+    asked = [Point(DECODE, 1, 16), Point(PREFILL, 1, 16)]
+    with pytest.raises(HybridsimError, match=r"interrupted; what was measured is in .*cpu\.jsonl"):
+        missing.measure_missing(spec, cpu, asked, fp32)
+    kept = [r for r in read_store([tmp_path / "cpu.jsonl"]).rows.values() if r.status == OK]
+    assert len(kept) == 2
