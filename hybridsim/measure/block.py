@@ -245,7 +245,8 @@ def _switched(name: str, value: Any) -> Any:
 
 def _canonical_rope(settings: Any, rope: RopeSettings) -> RopeSettings:
     """Return the rotation of as many channels in the same pairs; scaled angles cost the same."""
-    head = getattr(settings, "qk_rope_head_dim", None) or settings.head_dim
+    # A mixer of another package may call its heads' width otherwise: then the field stays.
+    head = getattr(settings, "qk_rope_head_dim", None) or getattr(settings, "head_dim", None)
     rotary_dim = None if rope.rotary_dim == head else rope.rotary_dim
     return RopeSettings(rotary_dim=rotary_dim, interleaved=rope.interleaved)
 
