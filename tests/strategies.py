@@ -22,7 +22,7 @@ from hybridsim.spec.schema import NORM_PLACEMENTS, POST
 Fields = dict[str, Any]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
-MAX_LAYERS = 6
+MAX_LAYERS = 5
 MAX_TOKENS = 40
 WIDTHS = (4, 6, 8, 16)
 ATTENDING = ("attention", "mla", "sparse_mla", "block_sparse")  # kinds with a full form
@@ -31,6 +31,7 @@ CHARACTERS = st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"], excl
 booleans, sampled = st.booleans(), st.sampled_from
 scales = sampled([1.0, 0.7])
 epsilons = sampled([None, 1e-5])
+chunk_sizes = sampled([16, 7, 11, 24, 40, 2])  # every chunk is a turn of a loop
 
 
 def or_null(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -153,7 +154,7 @@ def gated_deltanet(draw: Draw) -> Fields:
         "head_k_dim": draw(sampled(WIDTHS)),
         "head_v_dim": draw(sampled(WIDTHS)),
         "conv_size": draw(st.integers(1, 4)),
-        "chunk_size": draw(st.integers(1, 40)),
+        "chunk_size": draw(chunk_sizes),
         "negative_eigenvalues": draw(booleans),
         "norm_eps": draw(epsilons),
     }
@@ -184,7 +185,8 @@ def lightning(draw: Draw) -> Fields:
         "scale_queries": draw(booleans),
         "num_norm_groups": draw(divisors(num_heads * head_dim)),
         "slope_schedule": draw(sampled(["minimax", "bailing"])),
-        "chunk_size": draw(st.integers(1, 40)),
+        "norm_eps": draw(epsilons),
+        "chunk_size": draw(chunk_sizes),
     }
 
 
@@ -200,7 +202,7 @@ def linear_attention(draw: Draw) -> Fields:
         "feature_seed": draw(st.integers(0, 3)),
         "normalize": feature_map != "identity" and draw(booleans),
         "output_norm": draw(booleans),
-        "chunk_size": draw(st.integers(1, 40)),
+        "chunk_size": draw(chunk_sizes),
     }
 
 
@@ -229,7 +231,7 @@ def deltanet(draw: Draw) -> Fields:
         "qk_norm": draw(sampled(["l2", "sum"])),
         "output_gate": draw(booleans),
         "negative_eigenvalues": draw(booleans),
-        "chunk_size": draw(st.integers(1, 40)),
+        "chunk_size": draw(chunk_sizes),
     }
 
 
@@ -243,7 +245,7 @@ def mamba1(draw: Draw) -> Fields:
         "conv_bias": draw(booleans),
         "proj_bias": draw(booleans),
         "inner_norms": draw(booleans),
-        "chunk_size": draw(st.integers(1, 40)),
+        "chunk_size": draw(chunk_sizes),
     }
 
 
@@ -265,7 +267,7 @@ def mamba2(draw: Draw) -> Fields:
         "norm_groups": draw(or_null(divisors(num_heads * head_dim))),
         "dt_min": draw(sampled([0.0, 0.01])),
         "dt_max": draw(sampled([None, 0.1])),
-        "chunk_size": draw(st.integers(1, 40)),
+        "chunk_size": draw(chunk_sizes),
         "input_scale": draw(scales),
         "output_scale": draw(scales),
         "z_scale": draw(scales),
@@ -405,7 +407,8 @@ def ffn_lines(draw: Draw, letters: str, ffns: Fields) -> str:
     """Return a feed-forward letter a layer: the same for layers of one letter, or any."""
     after = sampled([*ffns, NOTHING])
     by_letter = {letter: draw(after) for letter in sorted(set(letters))}
-    chosen = [draw(after) for _ in letters] if draw(booleans) else map(by_letter.get, letters)
+    mixed = draw(sampled([False, False, True]))
+    chosen = [draw(after) for _ in letters] if mixed else map(by_letter.get, letters)
     pairs = zip(letters, chosen, strict=True)
     return "".join(NOTHING if letter in ffns else ffn for letter, ffn in pairs)
 
@@ -506,12 +509,16 @@ class Pass:
         prompt: tokens of the prefill.
         continued: tokens of a later pass over several tokens; around it single ones are decoded.
         batch_size: sequences.
+        static_cache: decode over a cache of a fixed capacity, not one that grows.
+        fvcore_counts_prefill: and torch's counter the decode step, or the other way round.
         conventions: of the counted FLOPs.
     """
 
     prompt: int
     continued: int
     batch_size: int
+    static_cache: bool
+    fvcore_counts_prefill: bool
     conventions: FlopConventions
 
 
@@ -522,9 +529,12 @@ def passes(draw: Draw) -> Pass:
         prompt=prompt,
         continued=draw(st.integers(2, MAX_TOKENS - prompt - 3)),
         batch_size=draw(st.integers(1, 2)),
+        static_cache=draw(booleans),
+        fvcore_counts_prefill=draw(booleans),
         conventions=FlopConventions(
             attention=draw(sampled(["causal", "full_square"])),
             triangular_solve=draw(booleans),
+            selective_scan=draw(booleans),
             logits=draw(sampled(["all", "last"])),
         ),
     )

@@ -12,13 +12,17 @@ import torch
 from fla_layers import LAYERS, layer_errors
 from fla_ops import BF16, BOUNDS, FP32, LENGTHS, OPS, gradient_error, op_errors
 
+from hybridsim.kernels.choice import gated_gradients_are_wrong
+
 # fla warns about what it will change and what it was not compiled for.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
+
 
 # One process compiles the kernels of an operator (`--dist loadgroup`).
 OPERATORS = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in OPS]
 )
+GATED = ("gated_deltanet", "mamba2")
 DTYPES = pytest.mark.parametrize("dtype", [FP32, BF16], ids=["fp32", "bf16"])
 
 
@@ -46,6 +50,8 @@ def test_operators_are_flas(name: str, tokens: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("tokens", LENGTHS)
 @OPERATORS
 def test_gradients_are_flas(name: str, tokens: int) -> None:
+    if name in GATED and gated_gradients_are_wrong():
+        pytest.skip("fla refuses this gradient: Triton miscompiles it on Hopper (fla issue 640)")
     hold({"gradient": gradient_error(name, tokens)}, BOUNDS[FP32])
 
 

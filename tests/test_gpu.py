@@ -215,6 +215,8 @@ def test_kernels_in_fp32_are_the_reference(settings: MixerSettings) -> None:
 
 @pytest.mark.parametrize("name", [name for name in BY_FLA if name != "deltanet"])
 def test_gradients_through_fla_are_the_references(name: str) -> None:
+    if name in ("gated_deltanet", "mamba2") and choice.gated_gradients_are_wrong():
+        pytest.skip("fla refuses this gradient: Triton miscompiles it on Hopper (fla issue 640)")
     settings, operation, _ = SIZED[name]
     mixer = build(settings)
     x = torch.randn(2, 130, WIDTH, device="cuda")

@@ -36,12 +36,15 @@ def activate(x, NAME: tl.constexpr):
 @triton.jit
 def activate_gated(gate, up, NAME: tl.constexpr, LIMIT: tl.constexpr):
     """Return act(gate) * up; with a limit L, min(act(gate), L) * clip(up, -L, L)."""
+    # One result, not an early return: what follows one is compiled all the same.
     if NAME == "swiglu_oai":
         gate = tl.minimum(gate, _LIMIT)
         up = tl.minimum(tl.maximum(up, -_LIMIT), _LIMIT)
-        return gate * tl.sigmoid(_ALPHA * gate) * (up + 1)
-    activated = activate(gate, NAME)
-    if LIMIT is not None:
-        activated = tl.minimum(activated, LIMIT)
-        up = tl.minimum(tl.maximum(up, -LIMIT), LIMIT)
-    return activated * up
+        out = gate * tl.sigmoid(_ALPHA * gate) * (up + 1)
+    else:
+        out = activate(gate, NAME)
+        if LIMIT is not None:
+            out = tl.minimum(out, LIMIT)
+            up = tl.minimum(tl.maximum(up, -LIMIT), LIMIT)
+        out = out * up
+    return out

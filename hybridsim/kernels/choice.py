@@ -99,6 +99,29 @@ def _chunks(call: Call) -> bool:
     return _half(call) and _heads(call)
 
 
+@lru_cache(maxsize=None)
+def gated_gradients_are_wrong() -> bool:
+    """Whether Triton miscompiles fla's gradient of gated chunks here, as fla itself refuses to run.
+
+    Source: fla issue 640: Triton from 3.4.0, before 3.7.1, on Hopper.
+    """
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
+        return False
+    numbers = tuple(int(part) for part in version("triton").split("+")[0].split(".")[:3])
+    return (3, 4, 0) <= numbers < (3, 7, 1)
+
+
+def _gated_chunks(call: Call) -> bool:
+    return _chunks(call) and not (call.gradient and gated_gradients_are_wrong())
+
+
+def _simple_chunks(call: Call) -> bool:
+    """As gated chunks where decays vary; the gradient wants an even number of value channels."""
+    if call.gradient and call.sizes["value_dim"] % 2:
+        return False
+    return _gated_chunks(call) if call.sizes["gated"] else _chunks(call)
+
+
 def _steps(call: Call) -> bool:
     """Recurrent kernels multiply element by element, in float32."""
     return _narrow(call) and bool(call.sizes["key_dim"] <= 256)
@@ -135,7 +158,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "chunk_kda": (Candidate("fla", "fla_calls.chunk_kda", True, _chunks),),
     "recurrent_kda": (Candidate("fla", "fla_calls.recurrent_kda", False, _steps),),
     "chunk_gated_delta_rule": (
-        Candidate("fla", "fla_calls.chunk_gated_delta_rule", True, _chunks),
+        Candidate("fla", "fla_calls.chunk_gated_delta_rule", True, _gated_chunks),
     ),
     "recurrent_gated_delta_rule": (
         Candidate("fla", "fla_calls.recurrent_gated_delta_rule", False, _steps),
@@ -144,7 +167,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "recurrent_delta_rule": (Candidate("fla", "fla_calls.recurrent_delta_rule", False, _steps),),
     "chunk_gla": (Candidate("fla", "fla_calls.chunk_gla", True, _chunks),),
     "recurrent_gla": (Candidate("fla", "fla_calls.recurrent_gla", False, _steps),),
-    "chunk_simple_gla": (Candidate("fla", "fla_calls.chunk_simple_gla", True, _chunks),),
+    "chunk_simple_gla": (Candidate("fla", "fla_calls.chunk_simple_gla", True, _simple_chunks),),
     "recurrent_simple_gla": (Candidate("fla", "fla_calls.recurrent_simple_gla", False, _steps),),
     "selective_scan": (Candidate("triton", "selective_scan", False, _wide),),
     "short_convolution": (Candidate("fla", "fla_calls.short_convolution", True, _activated),),

@@ -33,7 +33,8 @@ def lightning_attention(
     """
     single = q.shape[1] == 1
     operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
-    kernel = choose(operation, like, q, key_dim=q.shape[-1], value_dim=v.shape[-1])
+    sizes = {"key_dim": q.shape[-1], "value_dim": v.shape[-1], "gated": False}
+    kernel = choose(operation, like, q, **sizes)
     if kernel is not None:
         narrow = (x.to(like.dtype) for x in (q, k, v))
         found: tuple[Tensor, Tensor] = kernel(*narrow, None, -slopes, state)

@@ -40,7 +40,9 @@ def linear_attention(
     """
     single = q.shape[1] == 1
     operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
-    kernel = choose(operation, like, q, key_dim=q.shape[-1], value_dim=v.shape[-1])
+    value_dim = v.shape[-1] + normalize  # the normalizer is a channel more
+    sizes = {"key_dim": q.shape[-1], "value_dim": value_dim, "gated": False}
+    kernel = choose(operation, like, q, **sizes)
     if kernel is not None:
         values = with_normalizer(v) if normalize else v
         narrow = (x.to(like.dtype) for x in (q, k, values))

@@ -40,7 +40,8 @@ def state_space(
     """
     single, heads = x.shape[1] == 1, x.shape[2]
     operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
-    kernel = choose(operation, like, x, key_dim=b.shape[-1], value_dim=x.shape[-1])
+    sizes = {"key_dim": b.shape[-1], "value_dim": x.shape[-1], "gated": True}
+    kernel = choose(operation, like, x, **sizes)
     if kernel is not None:
         q, k = (_per_head(each.to(like.dtype), 2, heads) for each in (c, b))
         v = (x * dt[..., None]).to(like.dtype)
