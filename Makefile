@@ -12,7 +12,7 @@ profile: $(VENV)/installed  ## run the main job: make profile SPEC=qwen3_next AR
 	$(BIN)/hybridsim profile spec=$(SPEC) $(ARGS)
 
 test: $(VENV)/installed  ## run the tests: make test ARGS="tests/test_costs.py -k kimi"
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # The shape annotations of signatures, executed. (Under a tracer sizes are no integers: not there.)
 shapes: $(VENV)/installed  ## run the models' tests with every annotated shape checked

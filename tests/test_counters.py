@@ -123,3 +123,33 @@ def test_fvcore_counts_two_flops_a_multiply_add() -> None:
     layer = nn.Linear(8, 16, bias=False)
     counted = count_module(layer, (torch.zeros(4, 8),), FlopConventions())
     assert sum(counted.values()) == 2 * 4 * 8 * 16
+
+
+def test_a_shared_selection_of_one_token_is_counted_after_a_cache() -> None:
+    """A layer on its own gets the selection that another would make, at every pass it runs."""
+    sizes = {
+        "kind": "sparse_mla",
+        "num_heads": 1,
+        "kv_lora_rank": 4,
+        "qk_nope_head_dim": 4,
+        "qk_rope_head_dim": 0,
+        "v_head_dim": 4,
+        "q_lora_rank": 4,
+        "index_num_heads": 1,
+        "index_head_dim": 4,
+        "index_topk": 1,
+    }
+    spec = {
+        "name": "shared",
+        "hidden_size": 4,
+        "num_layers": 2,
+        "vocab_size": 8,
+        "native_context": 8,
+        "layer_pattern": "XS",
+        "ffn_pattern": "..",
+        "mixers": {"X": sizes, "S": sizes | {"indexer_type": "shared"}},
+    }
+    graph = build_graph(parse_spec(spec))
+    wanted = ModelCosts.of(graph).forward_flops(decode(3), FlopConventions())
+    assert count_flop_counter(graph, decode(3), FlopConventions()) == wanted
+    assert count_fvcore(graph, decode(3), FlopConventions()) == wanted

@@ -41,7 +41,8 @@ class _CachedLayer(nn.Module):
         self.cache = self._new_cache()
         if past_tokens:
             # Two tokens give every part of the cache its shape; `stretch` gives it its length.
-            layer(example.new_zeros(example.shape[0], 2, example.shape[2]), self.cache)
+            two = example.new_zeros(example.shape[0], 2, example.shape[2])
+            layer(two, self.cache, _borrowed_selection(layer, two))
 
     def _new_cache(self) -> ModelCache:
         return ModelCache({name: mixer.new_cache(0) for name, mixer in self.layer.named_mixers()})
