@@ -5,7 +5,7 @@
 The layers (LLLF, dense then experts) hold the same weights in both. Prefill is timed with the
 logits of the last position, decode with a captured graph over a static cache (ours) and with the
 model's own eager loop (transformers, with flash-linear-attention where it is installed). The
-roofline is, for decode, the closed form's bytes over the measured copy bandwidth and, for prefill,
+roofline is, for decode, the closed form's bytes over the measured bandwidth and, for prefill,
 the closed form's FLOPs over the measured rate of a large matrix product. A row that fails prints
 why, and the others follow.
 """
@@ -34,6 +34,7 @@ from hybridsim.families.convert import export_config
 from hybridsim.graph import build_graph
 from hybridsim.kernels import choice
 from hybridsim.kernels.tuning import compile_side_by_side
+from hybridsim.measure.session import make_timer, measure_ceilings
 from hybridsim.model.build import empty_model, initialize
 from hybridsim.model.decode import DecodeRunner
 from hybridsim.model.model import HybridLM
@@ -204,16 +205,6 @@ class Bench:
         if self.on_gpu:
             torch.cuda.empty_cache()
 
-    def measure_ceilings(self) -> tuple[float, float]:
-        """Return bytes/s of a copy, read and written, and FLOP/s of a matrix product."""
-        size = 8192 if self.on_gpu else 512
-        one, two = (torch.randn(size, size, device=self.device, dtype=self.dtype) for _ in range(2))
-        product = self.replays(lambda: one @ two, 10)
-        source = torch.empty(2**31 if self.on_gpu else 2**24, device=self.device, dtype=torch.uint8)
-        target = torch.empty_like(source)
-        copy = self.replays(lambda: target.copy_(source), 10)
-        return 2 * source.numel() / copy * 1e3, 2 * size**3 / product * 1e3
-
     def note_kernels(self, name: str, work: Callable[[], Any], calls: int) -> None:
         """Keep where the device's time goes: kernel, milliseconds a call, launches a call."""
         if not self.on_gpu:
@@ -350,7 +341,7 @@ def print_table(bench: Bench, bandwidth: float, matrix_rate: float) -> None:
         for kernel, ms, count in kernels[:KERNELS_SHOWN]:
             print(f"  {ms:9.4f} ms {count:7.1f}  {kernel}")
     print("\n" + ", ".join(f"{k}: {v}" for k, v in choice.report().items()))
-    print(f"\ncopy {bandwidth / 1e12:.2f} TB/s, matrix product {matrix_rate / 1e12:.0f} TFLOP/s")
+    print(f"\nmemory {bandwidth / 1e12:.2f} TB/s, matrix product {matrix_rate / 1e12:.0f} TFLOP/s")
     columns = ("ours_ms", "roofline_ms", "times_roofline", "transformers_ms", "times_faster")
     heads = ("ours ms", "roofline ms", "x roofline", "transformers ms", "x faster")
     print(f"{bench.spec.name}, {bench.context} tokens".ljust(28), *(f"{h:>16}" for h in heads))
@@ -381,8 +372,9 @@ def main() -> None:
     torch.manual_seed(0)
     if bench.on_gpu:
         compile_side_by_side()
-    bandwidth, matrix_rate = bench.measure_ceilings()
-    bench.facts = {"copy_bytes_per_s": bandwidth, "matrix_flops_per_s": matrix_rate}
+    rates = measure_ceilings(make_timer(bench.device))
+    bandwidth, matrix_rate = rates["bytes_per_s"], rates["flops_per_s"]["bf16"]
+    bench.facts = {"bytes_per_s": bandwidth, "matrix_flops_per_s": matrix_rate}
     model = empty_model(bench.spec, bench.device, dtype="bf16" if bench.on_gpu else "fp32").eval()
     reference: Any = None
     if args.alone:

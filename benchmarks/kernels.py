@@ -3,10 +3,11 @@
     python benchmarks/kernels.py [--out FILE] [--only TEXT] [--cuts] [--seconds 160]
 
 Needs a CUDA device. Each row checks one kernel at one shape against a reference in float32, times
-it, and divides by its roofline: the fewest bytes over the rate of a large copy, or its FLOPs over
-the rate of a large matrix product, both measured in the same run. `--cuts` also tries other ways
-to cut the kernels. Times are medians of CUDA graph replays, each on a cold L2 and on another of
-several inputs. A row that fails shows its error; rows that no longer fit into --seconds are marked.
+it, and divides by its roofline: the fewest bytes over the rate of a large copy or read, or its
+FLOPs over the rate of a large matrix product, all measured in the same run. `--cuts` also tries
+other ways to cut the kernels. Times are medians of CUDA graph replays, each on a cold L2 and on
+another of several inputs. A row that fails shows its error; rows that no longer fit into --seconds
+are marked.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from hybridsim import kernels
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.kernels import choice
+from hybridsim.measure.session import make_timer, measure_ceilings
 from hybridsim.mixers.block_sparse import ops as block_ops
 from hybridsim.mixers.sparse_mla import ops as dsa_ops
 from hybridsim.nn.quantize import dequantize, quantize
@@ -126,16 +128,12 @@ def length_of(tokens: int) -> Tensor:
 
 
 def ceilings(timer: Timer) -> dict[str, float]:
-    """Return the rates of a large matrix product and of a large copy, read and write counted."""
-    a, b = normal(8192, 8192), normal(8192, 8192)
-    product, _ = timer.median_s(torch.matmul, [(a, b)])
-    source = torch.empty(2 * 2**30, dtype=torch.int8, device="cuda").random_()
-    target = torch.empty_like(source)
-    copy, _ = timer.median_s(lambda s: target.copy_(s), [(source,)])
+    """Return the device's rates and the time of a graph of one tiny kernel."""
+    rates = measure_ceilings(make_timer("cuda"))
     empty, _ = timer.median_s(lambda x: x.add_(1), [(torch.zeros(1, device="cuda"),)])
     return {
-        "matmul_flops_per_s": 2 * 8192**3 / product,
-        "copy_bytes_per_s": 2 * source.numel() / copy,
+        "matmul_flops_per_s": rates["flops_per_s"]["bf16"],
+        "bytes_per_s": rates["bytes_per_s"],
         "smallest_graph_s": empty,
     }
 
@@ -492,10 +490,8 @@ def all_rows(cuts: bool) -> Iterator[Callable[[], Iterator[Row]]]:
 
 def measured(row: Row, timer: Timer, rates: dict[str, float]) -> dict[str, Any]:
     """Return a row's figures, or its error in their place."""
-    floor_s = max(
-        row.least_bytes / rates["copy_bytes_per_s"], row.flops / rates["matmul_flops_per_s"]
-    )
-    bound = "bytes" if row.least_bytes / rates["copy_bytes_per_s"] == floor_s else "FLOPs"
+    floor_s = max(row.least_bytes / rates["bytes_per_s"], row.flops / rates["matmul_flops_per_s"])
+    bound = "bytes" if row.least_bytes / rates["bytes_per_s"] == floor_s else "FLOPs"
     found: dict[str, Any] = {
         "kernel": row.kernel, "shape": row.shape, "roofline_s": floor_s, "bound": bound,
         "bytes": row.least_bytes, "flops": row.flops, "rivals_s": {},
@@ -553,7 +549,7 @@ def main() -> None:
     print(
         f"{record['device']}, torch {torch.__version__}, "
         f"matrix product {rates['matmul_flops_per_s'] / 1e12:.0f} TFLOP/s, "
-        f"copy {rates['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
+        f"memory {rates['bytes_per_s'] / 1e12:.2f} TB/s, "
         f"smallest graph {1e6 * rates['smallest_graph_s']:.1f} us"
     )
     print(

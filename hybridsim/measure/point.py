@@ -103,7 +103,7 @@ class Ceilings:
 
     Attributes:
         flops_per_s: of a large matrix product, by format.
-        bytes_per_s: of a large copy, bytes read and written.
+        bytes_per_s: of a large copy, read and written bytes together, or read, whichever is larger.
     """
 
     flops_per_s: Mapping[str, float]

@@ -99,7 +99,10 @@ def _driver() -> str | None:
 
 
 def measure_ceilings(timer: Timer, product_size: int = 0, copy_bytes: int = 0) -> dict[str, Any]:
-    """Return `flops_per_s` by format and `bytes_per_s`: medians of large products and copies.
+    """Return `flops_per_s` by format and `bytes_per_s`, from medians over large products and moves.
+
+    The bandwidth is the larger of a copy's rate, read and written bytes together, and a read's: a
+    memory bus that turns between reading and writing is slower than one that only reads.
 
     Args:
         timer: of the device.
@@ -115,8 +118,8 @@ def measure_ceilings(timer: Timer, product_size: int = 0, copy_bytes: int = 0) -
     for name in formats:
         product = _Product(timer.device, size, TORCH_DTYPES[name])
         flops[name] = 2 * size**3 / _median_s(product, timer, runs)
-    copy_s = _median_s(_Copy(timer.device, copied), timer, runs)
-    return {"flops_per_s": flops, "bytes_per_s": 2 * copied / copy_s}
+    copy_s, read_s = (_median_s(move(timer.device, copied), timer, runs) for move in (_Copy, _Read))
+    return {"flops_per_s": flops, "bytes_per_s": max(2 * copied / copy_s, copied / read_s)}
 
 
 def _median_s(subject: Subject, timer: Timer, runs: int) -> float:
@@ -150,3 +153,17 @@ class _Copy(Subject):
 
     def run(self) -> None:
         self.target.copy_(self.source)
+
+
+class _Read(Subject):
+    """One sum over device memory."""
+
+    def __init__(self, device: torch.device, size: int) -> None:
+        self.source = torch.ones(size // 4, dtype=torch.float32, device=device)
+        self.total = torch.zeros((), device=device)
+
+    def prepare(self, index: int) -> None:
+        pass
+
+    def run(self) -> None:
+        torch.sum(self.source, dim=0, out=self.total)

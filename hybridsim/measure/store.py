@@ -46,7 +46,7 @@ class Session:
         started: ISO 8601.
         versions: of packages and drivers, and of hybridsim with its git revision.
         flops_per_s: of a large matrix product, by format, measured in the session.
-        bytes_per_s: of a large device-to-device copy, read and written.
+        bytes_per_s: of a large copy, read and written bytes together, or read, whichever is larger.
         timer_s: what timing itself adds to a captured run; taken off every such row.
         memory_bytes: of the device.
     """

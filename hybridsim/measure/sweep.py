@@ -244,7 +244,7 @@ def summary(out: Path) -> str:
         if session is not None:
             rates = ", ".join(f"{k} {v / 1e12:.1f} TFLOP/s" for k, v in session.flops_per_s.items())
             lines.append(
-                f"  {session.title}: {rates}, copy {session.bytes_per_s / 1e12:.2f} TB/s,"
+                f"  {session.title}: {rates}, memory {session.bytes_per_s / 1e12:.2f} TB/s,"
                 f" timer {session.timer_s * 1e6:.1f} us"
             )
         counts = Counter((row.part, row.phase, row.mode or row.status) for row in rows)
