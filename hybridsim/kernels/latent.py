@@ -34,7 +34,6 @@ class Tiles(NamedTuple):
     warps: int
     stages: int
     per_multiprocessor: int = 1
-    by_token: bool = False
 
 
 def tiles_for(heads: int, dtype: torch.dtype) -> Tiles:
@@ -117,75 +116,6 @@ def _kernel(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["queries", "capacity", "batch_tokens", "parts"])
-def _kernel_by_token(
-    q, latents, selected, length, out, log_sums,
-    queries, capacity, batch_tokens, parts, log2_scale,
-    HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr,
-    RANK_PADDED: tl.constexpr, ROPE_PADDED: tl.constexpr,
-    HEAD_BLOCK: tl.constexpr, TOKENS: tl.constexpr, LEAST: tl.constexpr, PRECISION: tl.constexpr,
-    NUM_SELECTED: tl.constexpr,
-):  # fmt: skip
-    HEAD_BLOCKS: tl.constexpr = (HEADS + HEAD_BLOCK - 1) // HEAD_BLOCK
-    WIDTH: tl.constexpr = RANK + ROPE
-    row, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    query_row = row // HEAD_BLOCKS
-    start, end, _ = part_bounds(length, capacity, capacity, part, parts, TOKENS, LEAST)
-    if start >= end:
-        return
-    inner = row % HEAD_BLOCKS * HEAD_BLOCK + tl.arange(0, HEAD_BLOCK)
-    head, in_heads = query_row * HEADS + inner, inner < HEADS
-    channel, shared = tl.arange(0, RANK_PADDED), tl.arange(0, ROPE_PADDED)
-    in_rank, in_rope = channel < RANK, shared < ROPE
-    token = tl.arange(0, TOKENS)
-    query = tl.load(
-        q + head[:, None] * WIDTH + channel[None, :],
-        mask=in_heads[:, None] & in_rank[None, :], other=0.0,
-    )  # fmt: skip
-    query_rope = tl.load(
-        q + head[:, None] * WIDTH + RANK + shared[None, :],
-        mask=in_heads[:, None] & in_rope[None, :], other=0.0,
-    )  # fmt: skip
-    sequence = latents + query_row // queries * batch_tokens * WIDTH
-    # Finite, so that a block without a valid token leaves weights of zero.
-    largest = tl.full((HEAD_BLOCK,), -1e30, tl.float32)
-    total = tl.zeros((HEAD_BLOCK,), tl.float32)
-    mixed = tl.zeros((RANK_PADDED, HEAD_BLOCK), tl.float32)
-    for first in range(start, end, TOKENS):
-        at = first + token
-        seen = at < end
-        if selected is not None:
-            at = tl.load(selected + query_row * NUM_SELECTED + at, mask=seen, other=-1)
-            seen = at >= 0
-            at = tl.maximum(at, 0)
-        rows = sequence + at.to(tl.int64)[:, None] * WIDTH
-        # One load serves as keys and as values.
-        latent = tl.load(rows + channel[None, :], mask=seen[:, None] & in_rank[None, :], other=0.0)
-        scores = tl.dot(latent, tl.trans(query), input_precision=PRECISION)
-        if ROPE > 0:
-            rope = tl.load(
-                rows + RANK + shared[None, :], mask=seen[:, None] & in_rope[None, :], other=0.0
-            )
-            scores = tl.dot(rope, tl.trans(query_rope), scores, input_precision=PRECISION)
-        scores = tl.where(seen[:, None], scores * log2_scale, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 0))
-        kept = tl.exp2(largest - new_largest)
-        weights = tl.exp2(scores - new_largest[None, :])
-        total = total * kept + tl.sum(weights, 0)
-        mixed = mixed * kept[None, :]
-        mixed = tl.dot(tl.trans(latent), weights.to(latent.dtype), mixed, input_precision=PRECISION)
-        largest = new_largest
-    out_row = head
-    if log_sums is not None:  # this part is not the whole
-        out_row = head * parts + part
-        tl.store(log_sums + out_row, log_sum(largest, total), mask=in_heads)
-    tl.store(
-        out + out_row[None, :] * RANK + channel[:, None],
-        mixed / tl.where(total > 0, total, 1.0)[None, :],
-        mask=in_heads[None, :] & in_rank[:, None],
-    )  # fmt: skip
-
-
 def _attend(
     q: Tensor, latents: Tensor, scale: float, value_dim: int, tiles: Tiles | None, *,
     capacity: int, length: Tensor | None = None, selected: Tensor | None = None,
@@ -198,8 +128,7 @@ def _attend(
     parts = count_parts(rows, capacity, q.device, tiles.per_multiprocessor)
     out = q.new_empty(batch, queries, heads, value_dim)
     partial, log_sums = new_partial(out, parts)
-    kernel = _kernel_by_token if tiles.by_token else _kernel
-    kernel[(rows, parts)](
+    _kernel[(rows, parts)](
         q.contiguous(), latents, selected, length, partial, log_sums,
         queries, capacity, latents.stride(0) // width, parts, scale * LOG2_E,
         HEADS=heads, RANK=value_dim, ROPE=rope,
