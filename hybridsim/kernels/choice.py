@@ -191,6 +191,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
 
 _forced: dict[str, str] = {}
 _ran: dict[str, set[str]] = {}
+_tracing = False
 
 
 def choose(operation: str, *tensors: Tensor | None, **sizes: Any) -> Callable[..., Any] | None:
@@ -227,8 +228,29 @@ def _runs(operation: str, candidate: Candidate, call: Call) -> bool:
         return False
     if call.gradient and not candidate.differentiable:
         return False
-    there = call.tensor.is_cuda or (bool(wanted) and interpreted() and call.tensor.is_cpu)
+    there = on_gpu(call.tensor) or (bool(wanted) and interpreted() and call.tensor.is_cpu)
     return there and installed(candidate.package) and candidate.accepts(call)
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Return whether kernels of a GPU run on a tensor, or are traced on it."""
+    return tensor.is_cuda or (_tracing and tensor.is_meta)
+
+
+def is_tracing() -> bool:
+    """Return whether meta tensors stand for those of a GPU."""
+    return _tracing
+
+
+@contextmanager
+def tracing() -> Iterator[None]:
+    """Inside, meta tensors choose what tensors of the GPU here would (see `ahead`)."""
+    global _tracing
+    _tracing = True
+    try:
+        yield
+    finally:
+        _tracing = False
 
 
 @lru_cache(maxsize=None)

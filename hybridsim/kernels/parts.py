@@ -27,9 +27,10 @@ INTERPRETED_SLOTS = 6  # programs at once where Triton is interpreted
 
 @lru_cache(maxsize=None)
 def _slots(device: torch.device, per_multiprocessor: int) -> int:
-    if device.type != "cuda":
+    if device.type == "cpu":
         return INTERPRETED_SLOTS
-    return torch.cuda.get_device_properties(device).multi_processor_count * per_multiprocessor
+    here = device if device.type == "cuda" else None  # traced on meta: for the GPU here
+    return torch.cuda.get_device_properties(here).multi_processor_count * per_multiprocessor
 
 
 def count_parts(rows: int, capacity: int, device: torch.device, per_multiprocessor: int) -> int:

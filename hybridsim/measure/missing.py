@@ -10,10 +10,11 @@ from hybridsim.hardware import Hardware
 from hybridsim.measure.block import model_blocks
 from hybridsim.measure.plan import Task
 from hybridsim.measure.point import Point, pieces
-from hybridsim.measure.progress import MeasureProgress
+from hybridsim.measure.progress import MeasureProgress, compile_progress
 from hybridsim.measure.run import Bench, Limits, require_measurable
 from hybridsim.measure.session import begin_session, local_device, make_timer
 from hybridsim.measure.store import Journal, device_store, own_folder
+from hybridsim.measure.warmup import warm_up
 from hybridsim.spec.schema import ModelSpec
 
 
@@ -59,6 +60,9 @@ def measure_missing(
     bench = Bench(session, timer, journal, store, dtypes, Limits())
     tasks = bench.missing(missing_tasks(spec, asked))
     try:
+        if kind == "cuda":
+            with compile_progress() as told:
+                warm_up(tasks, dtypes, told)
         with MeasureProgress(len(tasks)) as progress:
             bench.run(tasks, progress.done)
     except KeyboardInterrupt:

@@ -1,10 +1,12 @@
-"""How far a run of measurements is: a bar on a terminal, a line now and then elsewhere."""
+"""How far compiling and measuring are: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +26,40 @@ from hybridsim.measure.store import OK, Row
 LINE_EVERY_S = 15.0
 
 
+def _bar(title: str) -> Progress:
+    """Return a bar on standard error, which shows nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def compile_progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows how many kernels are compiled, of how many so far."""
+    began = time.monotonic()
+    last = [0, 0]
+    with _bar("compiling kernels") as bar:
+        shown = bar.add_task("", total=None)
+
+        def told(compiled: int, known: int) -> None:
+            last[:] = compiled, known
+            bar.update(shown, completed=compiled, total=known)
+
+        yield told
+    if bar.disable and last[1]:
+        seconds = time.monotonic() - began
+        print(f"{last[0]} of {last[1]} kernels compiled in {seconds:.0f} s", file=sys.stderr)
+
+
 class MeasureProgress:
     """Shows tasks as they are done, on standard error."""
 
@@ -31,18 +67,7 @@ class MeasureProgress:
         self.total = total
         self.counts: Counter[str] = Counter()
         self._began = self._last = time.monotonic()
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("measuring"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._bar = _bar("measuring")
         self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> Self:

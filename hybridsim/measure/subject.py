@@ -55,6 +55,7 @@ def build_block(block: Block, device: str, dtype: str, seed: int = 0) -> nn.Modu
     """Return the module of a block with random weights: the model's own layer for a sublayer.
 
     A routed feed-forward's router passes on the first channels of its input, see `_routed_input`.
+    On the meta device there are shapes only.
     """
     with new_tensors(device, dtype):
         if block.kind == EMBEDDING:
@@ -63,7 +64,8 @@ def build_block(block: Block, device: str, dtype: str, seed: int = 0) -> nn.Modu
             module = HeadModule(block)
         else:
             module = HybridLayer(build_graph(block.spec), block.spec.num_layers - 1)
-    initialize(module, seed)
+    if device != "meta":
+        initialize(module, seed)
     for part in module.modules():
         if isinstance(part, MoE):
             with torch.no_grad():
@@ -103,7 +105,7 @@ class Step(Subject):
         self.module, self.block, self.point = module, block, point
         weight = next(module.parameters())
         self.device, self.dtype = weight.device, self._stream_dtype(module)
-        generator = torch.Generator(self.device).manual_seed(1)
+        generator = _generator(self.device)
         one = self._draw(generator)
         self.num_inputs = self._num_inputs(one)
         self.inputs = [one, *(self._draw(generator) for _ in range(self.num_inputs - 1))]
@@ -125,7 +127,7 @@ class Step(Subject):
         return self.point.batch, self.point.step.new_tokens
 
     @abstractmethod
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
         """Return a random input."""
 
     def prepare(self, index: int) -> None:
@@ -144,7 +146,7 @@ class Step(Subject):
 class TokenStep(Step):
     """Tokens in."""
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
         vocab = self.block.vocab_size
         return torch.randint(vocab, self.shape, generator=generator, device=self.device)
 
@@ -157,10 +159,10 @@ class WidthStep(Step):
 
     def __init__(self, module: nn.Module, block: Block, point: Point) -> None:
         super().__init__(module, block, point)
-        if block.is_routed:
+        if block.is_routed and self.device.type != "meta":
             self.experts = self._chosen_experts()
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
         size = (*self.shape, self.block.hidden_size)
         x = torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
         return _routed_input(x, self.block, self.point.skew, generator)
@@ -194,7 +196,7 @@ class PrefillStep(Step):
         self.pass_tokens = pass_tokens
         super().__init__(module, block, point)
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
         size = (*self.shape, self.block.hidden_size)
         return torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
 
@@ -215,7 +217,7 @@ class DecodeStep(Step):
         self.cache = FilledCache(module, self.input, point.step.past_tokens)
         self.selection = _selection(block, point.step.past_tokens, self.input)
 
-    def _draw(self, generator: torch.Generator) -> Tensor:
+    def _draw(self, generator: torch.Generator | None) -> Tensor:
         size = (*self.shape, self.block.hidden_size)
         return torch.randn(size, generator=generator, device=self.device, dtype=self.dtype)
 
@@ -227,7 +229,14 @@ class DecodeStep(Step):
         self.module(self.input, self.cache.cache, self.selection)
 
 
-def _routed_input(x: Tensor, block: Block, skew: float, generator: torch.Generator) -> Tensor:
+def _generator(device: torch.device) -> torch.Generator | None:
+    """Return the source of random inputs; none where there are no numbers."""
+    return None if device.type == "meta" else torch.Generator(device).manual_seed(1)
+
+
+def _routed_input(
+    x: Tensor, block: Block, skew: float, generator: torch.Generator | None
+) -> Tensor:
     """Return the input with the experts' drawn scores in its first channels.
 
     The router has the identity for its weights, so that expert e scores what channel e holds: the

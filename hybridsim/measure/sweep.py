@@ -12,6 +12,7 @@ Options, each KEY=VALUE:
     budget_s   seconds after which nothing more begins (default: 420)
     cap_s      seconds of one run beyond which a point is marked and not run (default: 25)
     sampling_s seconds of sampling a point (default: 0.6)
+    warm_up    whether to compile all kernels side by side first (default: true)
     revision   git revision to note where the copy that runs is no checkout
     again      also what shipped rows have (default: false)
 
@@ -61,6 +62,7 @@ DEFAULTS = {
     "budget_s": "420",
     "cap_s": "25",
     "sampling_s": "0.6",
+    "warm_up": "true",
     "revision": "",
     "again": "false",
 }
@@ -83,6 +85,7 @@ class Options:
     budget_s: float
     cap_s: float
     sampling_s: float
+    warm_up: bool
     revision: str | None
     again: bool
 
@@ -110,6 +113,7 @@ def parse_options(arguments: list[str]) -> Options:
         budget_s=_number(given, "budget_s"),
         cap_s=_number(given, "cap_s"),
         sampling_s=_number(given, "sampling_s"),
+        warm_up=_switch(given, "warm_up"),
         revision=given["revision"] or None,
         again=_switch(given, "again"),
     )
@@ -147,9 +151,10 @@ def planned_tasks(options: Options, memory_bytes: float) -> list[Task]:
 
 def work(options: Options) -> None:
     """Measure what is missing, in this process."""
-    from hybridsim.measure.progress import MeasureProgress
+    from hybridsim.measure.progress import MeasureProgress, compile_progress
     from hybridsim.measure.run import Bench, Limits
     from hybridsim.measure.session import begin_session, local_device, make_timer
+    from hybridsim.measure.warmup import warm_up
 
     deadline = time.monotonic() + options.budget_s
     device, _ = local_device(options.device)
@@ -162,6 +167,9 @@ def work(options: Options) -> None:
     bench = Bench(session, timer, journal, store, options.dtypes, limits)
     tasks = bench.missing(planned_tasks(options, session.memory_bytes))
     print(f"{session.title}: {len(tasks)} points to measure", file=sys.stderr)
+    if options.device == "cuda" and options.warm_up:
+        with compile_progress() as told:
+            warm_up(tasks, options.dtypes, told)
     with MeasureProgress(len(tasks)) as progress:
         bench.run(tasks, progress.done)
 
@@ -179,11 +187,14 @@ def _work_or_lose(options: Options) -> None:
 def supervise(arguments: list[str], options: Options) -> int:
     """Run workers until one is done; return the exit code."""
     began = time.monotonic()
-    for _ in range(MAX_RESTARTS):
+    for start in range(MAX_RESTARTS):
         left = options.budget_s - (time.monotonic() - began)
         if left <= 0:
             return 0
-        code = _worker([a for a in arguments if not a.startswith("budget_s=")], left, options)
+        given = [a for a in arguments if not a.startswith("budget_s=")]
+        if start:  # the kernels of a worker that died are compiled already
+            given.append("warm_up=false")
+        code = _worker(given, left, options)
         if code != DEVICE_LOST and not (code and mark_dead(options.out, code)):
             return code
     return 1

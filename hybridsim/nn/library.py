@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from hybridsim.kernels.choice import is_tracing
+
 NAMESPACE = "hybridsim"
 # Operators live as long as the library of their namespace.
 _LIBRARIES = {NAMESPACE: torch.library.Library(NAMESPACE, "DEF")}
@@ -37,8 +39,17 @@ def operator(schema: str, shape: Callable[..., Any]) -> Callable[[_Function], _F
         # With gradients the function itself runs, so that autograd records what is inside.
         library.impl(name, function, "Autograd")
         library.impl(name, function, "CompositeExplicitAutograd")
-        library.impl(name, shape, "Meta")
+        library.impl(name, _on_meta(function, shape), "Meta")
         found: _Function = getattr(getattr(torch.ops, namespace), name)
         return found
 
     return register
+
+
+def _on_meta(function: Callable[..., Any], shape: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what runs on the meta device: shapes alone, unless the kernels inside are traced."""
+
+    def run(*arguments: Any) -> Any:
+        return (function if is_tracing() else shape)(*arguments)
+
+    return run

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hybridsim.kernels.choice import choose
+from hybridsim.kernels.choice import choose, on_gpu
 from hybridsim.nn.attention import visible_tokens
 from hybridsim.nn.cache import Past
 from hybridsim.nn.library import operator
@@ -43,7 +43,7 @@ def block_scores(
         [B, T, H, blocks].
     """
     new, seen = query.shape[1], key.shape[1]
-    rows = max(1, SCORES_AT_ONCE // (seen * query.shape[2])) if query.is_cuda else new
+    rows = max(1, SCORES_AT_ONCE // (seen * query.shape[2])) if on_gpu(query) else new
     visible = visible_tokens(new, seen, length, query.device)[:, None]
     pieces = [
         _best_of_blocks(part, key, mask, block_size)

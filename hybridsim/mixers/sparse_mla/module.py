@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridsim.kernels.choice import on_gpu
 from hybridsim.mixers.mla.module import MultiHeadLatentAttention
 from hybridsim.mixers.sparse_mla.ops import (
     select_tokens,
@@ -106,7 +107,7 @@ class LightningIndexer(nn.Module):
             query = self.rope(query, past_tokens)
         weight = wide(self.weights_proj(x)) * (s.index_num_heads * s.index_head_dim) ** -0.5
         pieces, end = [], keys.shape[1] - x.shape[1]
-        rows = max(1, SCORES_AT_ONCE // keys.shape[1]) if x.is_cuda else x.shape[1]
+        rows = max(1, SCORES_AT_ONCE // keys.shape[1]) if on_gpu(x) else x.shape[1]
         for part, factor in zip(query.split(rows, 1), weight.split(rows, 1), strict=True):
             end += part.shape[1]  # a part's queries are the last of the tokens it sees
             seen = None if scales is None else scales[:, :end]

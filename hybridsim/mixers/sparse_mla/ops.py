@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hybridsim.kernels.choice import choose
+from hybridsim.kernels.choice import choose, on_gpu
 from hybridsim.nn.attention import visible_tokens
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
@@ -80,7 +80,7 @@ def select_tokens(scores: Float[Tensor, "B T S"], topk: int) -> Int[Tensor, "B T
     Scores of exactly zero are common after the ReLU; among equals the earlier token is taken, so
     that a cached pass selects what a full one does. (topk leaves the order of equals open.)
     """
-    if scores.is_cuda and scores.dtype == torch.float32:
+    if on_gpu(scores) and scores.dtype == torch.float32:
         return select_by_key(scores, topk)
     values, tokens = scores.sort(dim=-1, descending=True, stable=True)
     values, tokens = values[..., :topk], tokens[..., :topk]
