@@ -89,20 +89,39 @@ class Residual:
         block: signature.
         phase: "prefill" or "decode".
         provenance: of the estimate.
-        log_error: log of the row's time over the estimate.
+        row_s: the row's time.
+        estimate_s: the estimate.
         octaves: see surface.Value.
+        resolution_s: how well times are known whatever their size.
     """
 
     block: str
     phase: str
     provenance: str
-    log_error: float
+    row_s: float
+    estimate_s: float
     octaves: float = 0.0
+    resolution_s: float = 0.0
+
+    @property
+    def error(self) -> float:
+        """The row's time over the estimate, less 1."""
+        return self.row_s / self.estimate_s - 1.0
 
     @property
     def score(self) -> float:
-        """The size of the error, per factor of two outside the rows."""
-        return abs(self.log_error) / max(1.0, self.octaves)
+        """The size of the error as `interval` counts it, per factor of two outside the rows."""
+        known = (self.row_s + self.resolution_s) / (self.estimate_s + self.resolution_s)
+        return abs(math.log(known)) / max(1.0, self.octaves)
+
+
+def interval(latency_s: float, half_width: float, resolution_s: float) -> tuple[float, float]:
+    """Return the bounds of a time that is `half_width` off in log(time + resolution).
+
+    Relative for long times, absolute for those near the resolution.
+    """
+    low, high = ((latency_s + resolution_s) * math.exp(w) for w in (-half_width, half_width))
+    return max(0.0, low - resolution_s), high - resolution_s
 
 
 def conformal_quantile(scores: Sequence[float], coverage: float = COVERAGE) -> float | None:
@@ -123,12 +142,18 @@ class Table:
         rows: with a time; repetitions of a point apart.
         repeats: further rows of the same points.
         model: the closed form at the rates of the rows' session.
+        resolution_s: how well times are known whatever their size.
     """
 
     def __init__(
-        self, block: Block, rows: Sequence[Row], repeats: Sequence[Row], model: Model
+        self,
+        block: Block,
+        rows: Sequence[Row],
+        repeats: Sequence[Row],
+        model: Model,
+        resolution_s: float = 0.0,
     ) -> None:
-        self.block, self.model = block, model
+        self.block, self.model, self.resolution_s = block, model, resolution_s
         self.rows = {(row.batch, row.context): row for row in rows}
         self.repeats = list(repeats)
         self.phase, self.skew = rows[0].phase, rows[0].skew
@@ -179,8 +204,15 @@ class Table:
     def _residual(
         self, provenance: str, row_s: float, estimate_s: float, octaves: float = 0.0
     ) -> Residual:
-        error = math.log(row_s / estimate_s)
-        return Residual(self.block.signature, self.phase, provenance, error, octaves)
+        return Residual(
+            self.block.signature,
+            self.phase,
+            provenance,
+            row_s,
+            estimate_s,
+            octaves,
+            self.resolution_s,
+        )
 
     def _groups(self) -> list[tuple[tuple[int, int], ...]]:
         """Return what is left out together: each row, each context, each batch."""
@@ -230,9 +262,16 @@ class BlockTimes:
             session = max((self.store.sessions[row.session] for row in firsts), key=_started)
             if session.id not in models:
                 models[session.id] = Model(session.ceilings.hardware(), self.dtypes)
-            table = Table(self.store.blocks[signature], firsts, repeats, models[session.id])
+            model = models[session.id]
+            block = self.store.blocks[signature]
+            table = Table(block, firsts, repeats, model, self.resolution_s)
             tables.setdefault((signature, phase), {})[skew] = table
         return tables
+
+    @cached_property
+    def resolution_s(self) -> float:
+        """How well times are known whatever their size: no better than what timing itself adds."""
+        return max((session.timer_s for session in self.store.sessions.values()), default=0.0)
 
     @property
     def num_rows(self) -> int:
@@ -305,7 +344,7 @@ class BlockTimes:
         backends: frozenset[str] = frozenset(),
     ) -> Estimate:
         half = self.half_width(provenance, phase) * max(1.0, octaves)
-        low_s, high_s = latency_s * math.exp(-half), latency_s * math.exp(half)
+        low_s, high_s = interval(latency_s, half, self.resolution_s)
         return Estimate(latency_s, low_s, high_s, provenance, backends)
 
     @cached_property
@@ -323,7 +362,7 @@ class BlockTimes:
         }
 
     def half_width(self, provenance: str, phase: str) -> float:
-        """Return half the width of the interval of a time's logarithm; per octave if outside."""
+        """Return half the width of an `interval`; per octave if outside."""
         return self._half_widths[provenance, phase]
 
     def coverage(self) -> list[dict[str, Any]]:
@@ -338,7 +377,7 @@ class BlockTimes:
                 for block in {r.block for r in residuals}
             }
             covered = [r.score <= widths[r.block] for r in residuals]
-            errors = [abs(math.expm1(r.log_error)) for r in residuals]
+            errors = [abs(r.error) for r in residuals]
             found.append(
                 {
                     "provenance": provenance,

@@ -62,9 +62,9 @@ def sweep_tasks(
         [(b, core_points(b)) for b in others],
         [(b, long_points(b)) for b in blocks],
     )
-    tasks = [Task(block, point) for tier in tiers for block, points in tier for point in points]
+    core, *finer = [[Task(b, p) for b, points in tier for p in points] for tier in tiers]
     again = [Task(block, point, 1) for block in blocks for point in core_points(block)[::3]]
-    return list(dict.fromkeys(tasks + again))
+    return list(dict.fromkeys([*core, *again, *(task for tier in finer for task in tier)]))
 
 
 def _distinct(specs: Iterable[ModelSpec]) -> list[Block]:
