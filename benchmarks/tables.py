@@ -71,11 +71,27 @@ def decode(record: Record) -> str:
     return table(heads, (cells(name, row) for name, row in record["rows"].items()))
 
 
+def blocks(record: Record) -> str:
+    heads = ["model", "phase", "sequences", "context", "model, ms", "sum, ms", "error"]
+
+    def cells(row: Record) -> Cells:
+        return [
+            row["model"], row["phase"], f"{row['batch']:,}", f"{row['context']:,}",
+            number(1e3 * row["model_s"], 3), number(1e3 * row["sum_s"], 3), f"{row['error']:+.1%}",
+        ]  # fmt: skip
+
+    found = record["summary"]
+    ends = f"median {found['median_error']:.1%}, worst {found['worst_error']:.1%}"
+    timed = [row for row in record["rows"] if "error" in row]
+    return table(heads, map(cells, timed)) + f"\n\n{found['points']} points: {ends}"
+
+
 # What a record's name begins with -> how it is shown.
 TABLES: dict[str, Callable[[Record], str]] = {
     "kernels": kernels,
     "fla_calls": fla_calls,
     "decode": decode,
+    "blocks_vs_models": blocks,
 }
 
 
