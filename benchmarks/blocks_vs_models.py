@@ -16,16 +16,23 @@ several sets of tokens; decode after a cache of random content. The sum is what 
 from __future__ import annotations
 
 import argparse
-import gc
-import statistics
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from whole_models import CASES, Case, ModelStep, Record, chosen, random_model
+from whole_models import (
+    CASES,
+    Case,
+    ModelStep,
+    Record,
+    chosen,
+    first_line,
+    free,
+    random_model,
+    start_of,
+)
 
 from hybridsim.cost.op import Deployment
 from hybridsim.dtypes import Dtypes
@@ -58,7 +65,14 @@ class Run:
         self.timer = make_timer(self.device)
         self.session = begin_session(self.timer, args.revision)
         path = Path(args.record or f"outputs/benchmarks/blocks_vs_models_{args.cases}.json")
-        self.record = Record(path, self.session, args.revision)
+        self.record = Record(
+            path,
+            self.session.title,
+            self.session.versions,
+            args.revision,
+            flops_per_s=self.session.flops_per_s,
+            bytes_per_s=self.session.bytes_per_s,
+        )
         journal = Journal(path.with_suffix(".jsonl"))
         limits = Limits(sampling_s=SAMPLING_S, deadline=self.began + self.seconds)
         store = read_store([journal.path])
@@ -72,8 +86,7 @@ class Run:
 
     def tasks(self, case: Case) -> list[Task]:
         """Return the blocks' points that a case still needs."""
-        points = [p for p in case.points if not self.record.has(case, p)]
-        return self.bench.missing(missing_tasks(case.load(), points))
+        return self.bench.missing(missing_tasks(case.load(), self.record.missing(case)))
 
     def warm_up(self, cases: Iterable[Case]) -> None:
         if self.device == "cuda":
@@ -82,7 +95,7 @@ class Run:
 
     def compare(self, case: Case) -> None:
         """Time a case's blocks, then the model, and write its rows."""
-        points = [p for p in case.points if not self.record.has(case, p)]
+        points = self.record.missing(case)
         if not points or self.late():
             return
         self.bench.run(self.tasks(case), self._note)
@@ -93,11 +106,10 @@ class Run:
             if self.late():
                 break
             row = self.record.add(case, point, self._figures(spec, model, point))
-            self.record.write(summary(self.record.rows))
             self.say(line(row))
-            self.free()
+            free(self.device)
         del model
-        self.free()
+        free(self.device)
 
     def _note(self, task: Task, row: Row) -> None:
         if row.status != OK:
@@ -113,8 +125,8 @@ class Run:
             return {"failure": "not all blocks were timed"}
         try:
             whole = self._whole(model, point)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            return {"failure": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"}
+        except RuntimeError as error:  # out of memory among them
+            return {"failure": first_line(error)}
         return {
             **whole,
             "sum_s": found.latency_s,
@@ -137,27 +149,9 @@ class Run:
             "finite": finite,
         }
 
-    def free(self) -> None:
-        gc.collect()
-        if self.device == "cuda":
-            torch.cuda.empty_cache()
-
-
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return how many points there are, and their errors' median and largest size."""
-    errors = sorted(abs(row["error"]) for row in rows if "error" in row)
-    if not errors:
-        return {"points": 0}
-    return {
-        "points": len(errors),
-        "failed": len(rows) - len(errors),
-        "median_error": statistics.median(errors),
-        "worst_error": errors[-1],
-    }
-
 
 def line(row: dict[str, Any]) -> str:
-    start = f"{row['model']:24s} {row['phase']:8s} {row['batch']:4d} x {row['context']:8,d}"
+    start = start_of(row)
     if "failure" in row:
         return f"{start}  {row['failure']}"
     experts = "" if row["experts"] is None else f"  {row['experts']:.0f} experts"
@@ -183,7 +177,7 @@ def main() -> None:
     print("model                    phase    sequences x context   model ms     sum ms    error")
     for row in run.record.rows:
         print(line(row))
-    print(", ".join(f"{key} {value:.3g}" for key, value in summary(run.record.rows).items()))
+    run.record.print_summary()
 
 
 if __name__ == "__main__":

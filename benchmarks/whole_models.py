@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +18,6 @@ from hybridsim import load_spec
 from hybridsim.ffn.moe.module import MoE
 from hybridsim.ffn.moe.ops import route
 from hybridsim.measure.point import DECODE, PREFILL, Point
-from hybridsim.measure.store import Session
 from hybridsim.measure.subject import fill_random
 from hybridsim.measure.timing import Subject
 from hybridsim.model.build import empty_model, initialize
@@ -172,37 +173,46 @@ def chosen(cases: Iterable[Case], only: str) -> list[Case]:
 
 
 class Record:
-    """Rows of a benchmark on the disk: what is there is not done again.
+    """Rows of a benchmark on the disk: what is there from the same versions is not done again.
 
     Args:
         path: JSON.
-        session: device, versions and rates.
+        device: what torch calls it.
+        versions: of packages.
         revision: of git, where the copy that runs is no checkout.
+        facts: what else to note.
     """
 
-    def __init__(self, path: Path, session: Session, revision: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str,
+        versions: Mapping[str, Any],
+        revision: str | None = None,
+        **facts: Any,
+    ) -> None:
         self.path = path
         self.head = {
-            "device": session.title,
-            "versions": session.versions,
+            "device": device,
+            "versions": dict(versions),
             "git_revision": revision or git_revision(),
             "date": datetime.now(UTC).date().isoformat(),
-            "flops_per_s": session.flops_per_s,
-            "bytes_per_s": session.bytes_per_s,
+            **facts,
         }
         self.rows: list[dict[str, Any]] = []
         if path.is_file():
             old = json.loads(path.read_text(encoding="utf-8"))
             if all(old[key] == self.head[key] for key in ("device", "versions")):
-                self.rows = old["rows"]
+                self.rows = [row for row in old["rows"] if "failure" not in row]
 
-    def has(self, case: Case, point: Point) -> bool:
-        wanted = (case.title, point.phase, point.batch, point.context)
+    def missing(self, case: Case) -> list[Point]:
+        """Return the points of a case that have no row yet."""
         keys = ("model", "phase", "batch", "context")
-        return any(tuple(row[key] for key in keys) == wanted for row in self.rows)
+        there = {tuple(row[key] for key in keys) for row in self.rows}
+        return [p for p in case.points if (case.title, p.phase, p.batch, p.context) not in there]
 
     def add(self, case: Case, point: Point, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a row, and write."""
+        """Add a row, and write all."""
         row = {
             "model": case.title,
             "phase": point.phase,
@@ -211,9 +221,35 @@ class Record:
             **figures,
         }
         self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        document = {**self.head, "summary": self.summary(), "rows": self.rows}
+        self.path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         return row
 
-    def write(self, summary: Mapping[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        document = {**self.head, "summary": summary, "rows": self.rows}
-        self.path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    def summary(self) -> dict[str, Any]:
+        """Return how many points there are, and their errors' median and largest size."""
+        errors = sorted(abs(row["error"]) for row in self.rows if "error" in row)
+        found: dict[str, Any] = {"points": len(errors), "failed": len(self.rows) - len(errors)}
+        if errors:
+            found |= {"median_error": statistics.median(errors), "worst_error": errors[-1]}
+        return found
+
+    def print_summary(self) -> None:
+        print(", ".join(f"{key} {value:.3g}" for key, value in self.summary().items()))
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip() or repr(error)
+    return f"{type(error).__name__}: {text.splitlines()[0][:120]}"
+
+
+def start_of(row: Mapping[str, Any]) -> str:
+    """Return a row's point, as tables begin."""
+    return f"{row['model']:24s} {row['phase']:8s} {row['batch']:4d} x {row['context']:9,d}"
+
+
+def free(device: str) -> None:
+    """Give memory back to the device."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()

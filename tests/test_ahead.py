@@ -181,6 +181,7 @@ def test_workers_that_are_gone_do_not_hang(hopper: None, monkeypatch: pytest.Mon
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # fla's import warns about what it was not compiled for
 def test_a_measurement_compiles_nothing_after_its_warm_up(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

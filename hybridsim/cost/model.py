@@ -10,7 +10,7 @@ from functools import cached_property
 from hybridsim.conventions import FlopConventions
 from hybridsim.cost.op import Deployment, OpCost, op_bytes, op_cost
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.graph import EMBEDDING, HEAD, ModelGraph, Op
+from hybridsim.graph import EMBEDDING, FFN, HEAD, ModelGraph, Op
 from hybridsim.steps import Step
 
 
@@ -129,18 +129,21 @@ class ModelCosts:
     def memory(self, context_tokens: int, batch_size: int, deployment: Deployment) -> MemoryBytes:
         """Return what `batch_size` sequences of `context_tokens` need at once.
 
-        Activations are those of the largest pass: the residual stream twice and the widest op's
-        own tensors, for a prefill chunk or for one token a sequence, and fp32 logits of the last
-        position of each sequence.
+        Activations are those of the largest pass, a prefill chunk or one token a sequence, where
+        most are alive: in a mixer beside the residual stream and its norm, in a feed-forward
+        beside the layer's input too, or in the logits of the last position of each sequence.
         """
         dtypes = deployment.dtypes
         tokens = max(batch_size, min(batch_size * context_tokens, deployment.prefill_chunk_tokens))
         head = next(op for op in self.ops if op.kind == HEAD)
-        widest = max(cost.peak_elements_per_token for cost, _ in self._costs)
-        stream = bytes_of(tokens * (2 * head.hidden_size + widest), dtypes.activations)
+        widest = max(
+            (3 if op.kind == FFN else 2) * head.hidden_size + cost.peak_elements_per_token
+            for op, (cost, _) in zip(self.ops, self._costs, strict=True)
+        )
+        elements = max(tokens * widest, batch_size * head.vocab_size)
         return MemoryBytes(
             weights_bytes=self.weights_bytes(dtypes),
             kv_cache_bytes=batch_size * self.kv_cache_bytes(context_tokens, dtypes),
             state_bytes=batch_size * self.state_bytes(dtypes),
-            activation_bytes=stream + bytes_of(batch_size * head.vocab_size, "fp32"),
+            activation_bytes=bytes_of(elements, dtypes.activations),
         )

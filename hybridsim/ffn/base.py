@@ -98,12 +98,26 @@ class FfnCost(ABC):
         routed = sum(i + o for i, o in self.expert_linears.values())
         return shared + self.num_experts_per_tok * routed
 
-    @cached_property
+    @property
+    @abstractmethod
     def peak_elements_per_token(self) -> int:
-        """Activations alive at once inside the feed-forward, per token."""
-        shared = max((o for _, o in self.linears.values()), default=0)
-        routed = sum(o for _, o in self.expert_linears.values())
-        return shared + self.num_experts_per_tok * routed
+        """Activations alive at once inside the feed-forward in a prefill, its output included.
+
+        Per token, in numbers of `dtypes.activations`: what is allocated on a GPU
+        (`benchmarks/memory.py`).
+        """
+
+
+def alive_inner(activation: str, gated: bool) -> int:
+    """Return how many tensors of the inner width are alive while the activation is computed.
+
+    SiLU and its product are one kernel: gate, up, and what comes out. Others leave their steps.
+    """
+    if activation == "swiglu_oai":  # both limited, the factor, its sigmoid, a product
+        return 7
+    if gated:
+        return 3 if activation == "silu" else 4
+    return 3 if activation == "relu2" else 2
 
 
 def _weights(linears: dict[str, tuple[int, int]]) -> int:

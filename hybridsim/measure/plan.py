@@ -19,7 +19,6 @@ FEW_BATCHES, BATCHES = (1, 8, 32), (1, 2, 4, 8, 16, 32, 64, 128)
 GROWING_BATCHES = (8, 32, 128)
 SHORT_PROMPTS = ((32, 1024), (8, 4096), (2, 16384))  # sequences of one pass, and their tokens
 USABLE_MEMORY = 0.92
-ACTIVATIONS = 2.0  # tensors alive at once in a prefill, over the closed form's
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def needed_bytes(block: Block, point: Point, dtypes: Dtypes) -> float:
     tokens = point.step.total_tokens
     kept = sum(n * (c.cache(dtypes).kv_bytes(tokens) + c.cache(dtypes).state_bytes) for c, n in ops)
     widest = max(c.peak_elements_per_token for c, _ in ops)
-    elements = point.tokens * (2 * block.hidden_size + ACTIVATIONS * widest)
+    elements = point.tokens * (2 * block.hidden_size + widest)
     return weights + point.batch * kept + bytes_of(elements, dtypes.activations)
 
 

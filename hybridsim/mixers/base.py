@@ -17,6 +17,8 @@ from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes
 from hybridsim.steps import Step
 
+KERNEL_CHUNK = 64  # tokens
+
 
 @dataclass(frozen=True)
 class MixerSettings(ABC):
@@ -167,5 +169,20 @@ class MixerCost(ABC):
 
     @cached_property
     def peak_elements_per_token(self) -> int:
-        """Activations alive at once inside the mixer, per new token: every projection's output."""
+        """Activations alive at once inside the mixer in a prefill, its output included.
+
+        Per new token, in numbers of `dtypes.activations`; what is kept in fp32 counts twice, as
+        beside bf16. Every projection's output, unless a mixer knows better. Ours say what the
+        kernels on a GPU allocate (`benchmarks/memory.py`).
+        """
         return sum(outputs for _, outputs in self.linears.values())
+
+
+def chunk_elements(num_heads: int, head_k_dim: int, head_v_dim: int, matrices: int) -> int:
+    """Return what a chunked recurrence keeps beside vectors, per token, in half precision.
+
+    The state before every chunk, and `matrices` of chunk x chunk numbers; flash-linear-attention's
+    chunks are of KERNEL_CHUNK tokens.
+    """
+    states = num_heads * head_k_dim * head_v_dim // KERNEL_CHUNK
+    return states + matrices * num_heads * KERNEL_CHUNK

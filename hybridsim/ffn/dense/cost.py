@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hybridsim.ffn.base import FfnCost
+from hybridsim.ffn.base import FfnCost, alive_inner
 from hybridsim.ffn.dense.settings import DenseSettings
 
 
@@ -25,3 +25,10 @@ class DenseCost(FfnCost):
         if not self.settings.bias:
             return {}
         return {f"{name}.bias": outputs for name, (_, outputs) in self.linears.items()}
+
+    @property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        outputs = self.hidden_size * (1 if s.down_scale == 1 else 2)
+        kept = s.intermediate_size * (3 if s.gated else 2)
+        return max(alive_inner(s.activation, s.gated) * s.intermediate_size, kept + outputs)

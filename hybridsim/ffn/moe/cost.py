@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from hybridsim.ffn.base import FfnCost
+from hybridsim.ffn.base import FfnCost, alive_inner
 from hybridsim.ffn.moe.settings import MoESettings
+
+ORDER_ELEMENTS = 22  # of two bytes: a row's expert, place, token and weight
 
 
 class MoECost(FfnCost):
@@ -46,6 +48,19 @@ class MoECost(FfnCost):
         if not self.settings.expert_bias:
             return {}
         return {f"{name}_bias": outputs for name, (_, outputs) in self.expert_linears.items()}
+
+    @property
+    def peak_elements_per_token(self) -> int:
+        """That of the routed experts, whose rows stand once for each expert of a token.
+
+        Rows in and the inner widths, or the last inner one, rows out and their sum; besides scores
+        in fp32, and numbers of 4 and 8 bytes that order the rows.
+        """
+        s, chosen = self.settings, self.num_experts_per_tok
+        width, inner = s.latent_size or self.hidden_size, s.intermediate_size
+        first = chosen * (width + alive_inner(s.activation, s.gated) * inner)
+        last = chosen * (inner + width) + width
+        return max(first, last) + 2 * s.num_experts + ORDER_ELEMENTS * chosen
 
     def _expert(self, name: str, width: int, inner: int) -> dict[str, tuple[int, int]]:
         gated = self.settings.gated

@@ -111,8 +111,9 @@ class Experts(nn.Module):
         order = _sort_key(flat, self.settings.num_experts).argsort(stable=True)
         counts = torch.zeros(self.settings.num_experts, dtype=torch.long, device=x.device)
         counts = counts.scatter_add(0, flat, torch.ones_like(flat))
-        rows, chosen = x[order // experts.shape[1]], flat[order]
-        inner = self._inner(rows, counts, chosen)
+        chosen = flat[order]
+        # (The sorted rows have no name: they are large, and not needed again.)
+        inner = self._inner(x[order // experts.shape[1]], counts, chosen)
         out = _plus(grouped_linear(inner, self.down_proj, counts), self.down_proj_bias, chosen)
         return weighted_sum(out, order, weights)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.attention.settings import AttentionSettings
@@ -51,6 +53,16 @@ class AttentionCost(MixerCost):
         s = self.settings
         per_token = int(bytes_of(2 * s.num_kv_heads * s.head_dim, dtypes.kv))
         return CacheShape(bytes_per_token=per_token, window_tokens=s.window)
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        queries, keys = s.num_heads * s.head_dim, s.num_kv_heads * s.head_dim
+        if s.output_gate:
+            # Queries and gates; then rotated queries, outputs, the gates' sigmoid, the product.
+            return 6 * queries
+        # Rotation: queries and keys twice, values. At the end: queries, outputs, the projection.
+        return max(2 * queries + 3 * keys, 2 * queries + self.hidden_size)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

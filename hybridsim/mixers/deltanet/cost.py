@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.base import CacheShape, MixerCost
@@ -41,6 +43,12 @@ class DeltaNetCost(MixerCost):
             recurrent_bytes=int(bytes_of(s.num_heads * s.head_k_dim * s.head_v_dim, dtypes.state)),
             conv_bytes=int(bytes_of(columns * s.qkv_dim, dtypes.conv_state)),
         )
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # q, k, v convolved and in fp32; q and k twice while they are normalised.
+        return 3 * s.qkv_dim + 4 * 2 * s.key_dim
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.mixers.base import CacheShape, MixerCost
+from hybridsim.mixers.base import CacheShape, MixerCost, chunk_elements
 from hybridsim.mixers.delta_rule import DeltaRule, short_conv_flops
 from hybridsim.mixers.gated_deltanet.settings import GatedDeltaNetSettings
 from hybridsim.steps import Step
@@ -46,6 +48,14 @@ class GatedDeltaNetCost(MixerCost):
             ),
             conv_bytes=int(bytes_of((s.conv_size - 1) * s.conv_channels, dtypes.conv_state)),
         )
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # Convolved and normalised q, k; convolved v, the gate, u, the rule's values, outputs; w.
+        expanded = s.num_v_heads * s.head_k_dim
+        vectors = 4 * s.key_dim + 5 * s.value_dim + expanded
+        return vectors + chunk_elements(s.num_v_heads, s.head_k_dim, s.head_v_dim, matrices=1)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

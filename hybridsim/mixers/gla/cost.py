@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.mixers.base import CacheShape, MixerCost
+from hybridsim.mixers.base import CacheShape, MixerCost, chunk_elements
 from hybridsim.mixers.delta_rule import short_conv_flops
 from hybridsim.mixers.gla.settings import GatedLinearAttentionSettings
 from hybridsim.mixers.linear_rule import LinearRule
@@ -43,6 +45,13 @@ class GatedLinearAttentionCost(MixerCost):
             recurrent_bytes=int(bytes_of(s.num_heads * s.head_k_dim * s.head_v_dim, dtypes.state)),
             conv_bytes=int(bytes_of(columns * s.qkv_dim, dtypes.conv_state)),
         )
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # q, k, v in fp32 and rounded again; three of decays in fp32; outputs.
+        vectors = 3 * s.qkv_dim + 3 * 2 * s.key_dim + s.value_dim
+        return vectors + chunk_elements(s.num_heads, s.head_k_dim, s.head_v_dim, matrices=2)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

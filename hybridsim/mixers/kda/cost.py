@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.mixers.base import CacheShape, MixerCost
+from hybridsim.mixers.base import CacheShape, MixerCost, chunk_elements
 from hybridsim.mixers.delta_rule import DeltaRule, short_conv_flops
 from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
 from hybridsim.steps import BLOCK_SIZE, Step
@@ -51,6 +53,14 @@ class KimiDeltaAttentionCost(MixerCost):
             recurrent_bytes=int(bytes_of(s.num_heads * s.head_dim**2, dtypes.state)),
             conv_bytes=int(bytes_of((s.conv_size - 1) * 3 * s.inner_dim, dtypes.conv_state)),
         )
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # Convolved q, k, v; normalised q, k; the decay, and its sum in fp32; w, u, two of k and
+        # decay, outputs.
+        vectors = (3 + 2 + 1 + 2 + 5) * s.inner_dim
+        return vectors + chunk_elements(s.num_heads, s.head_dim, s.head_dim, matrices=2)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.mixers.base import CacheShape, MixerCost
+from hybridsim.mixers.base import CacheShape, MixerCost, chunk_elements
 from hybridsim.mixers.lightning.settings import LightningAttentionSettings
 from hybridsim.mixers.linear_rule import LinearRule
 from hybridsim.steps import Step
@@ -38,6 +40,17 @@ class LightningAttentionCost(MixerCost):
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
         return CacheShape(recurrent_bytes=int(bytes_of(s.num_heads * s.head_dim**2, dtypes.state)))
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # q, k, v in fp32 and rounded again, outputs.
+        vectors = (3 * 2 + 3 + 1) * s.inner_dim
+        chunked = vectors + chunk_elements(s.num_heads, s.head_dim, s.head_dim, matrices=0)
+        if s.qk_norm == "none":
+            return chunked
+        # q, k, v as projected and in fp32; q and k normalised, and rotated.
+        return max(chunked, (3 + 3 * 2 + 4 * 2) * s.inner_dim)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

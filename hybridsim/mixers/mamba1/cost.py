@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.base import CacheShape, MixerCost
@@ -52,6 +54,11 @@ class Mamba1Cost(MixerCost):
             recurrent_bytes=int(bytes_of(s.inner_dim * s.state_size, dtypes.state)),
             conv_bytes=int(bytes_of((s.conv_size - 1) * s.inner_dim, dtypes.conv_state)),
         )
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        # The projection, and in fp32: x, its convolution, steps twice, gates, outputs.
+        return (2 + 6 * 2) * self.settings.inner_dim
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

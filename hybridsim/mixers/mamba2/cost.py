@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
-from hybridsim.mixers.base import CacheShape, MixerCost
+from hybridsim.mixers.base import CacheShape, MixerCost, chunk_elements
 from hybridsim.mixers.delta_rule import short_conv_flops
 from hybridsim.mixers.mamba2.settings import Mamba2Settings
 from hybridsim.steps import Step
@@ -49,6 +51,14 @@ class Mamba2Cost(MixerCost):
             recurrent_bytes=int(bytes_of(s.inner_dim * s.state_size, dtypes.state)),
             conv_bytes=int(bytes_of((s.conv_size - 1) * s.conv_channels, dtypes.conv_state)),
         )
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # The projection; x, B, C convolved in fp32; B and C for every head; scaled x, outputs.
+        projected, head_dim = sum(s.projection_widths), s.inner_dim // s.num_heads
+        vectors = projected + 2 * s.conv_channels + 2 * s.num_heads * s.state_size + 2 * s.inner_dim
+        return vectors + chunk_elements(s.num_heads, s.state_size, head_dim, matrices=0)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

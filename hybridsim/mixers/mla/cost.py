@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
@@ -46,6 +47,13 @@ class MultiHeadLatentAttentionCost(MixerCost):
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
         return CacheShape(bytes_per_token=int(bytes_of(self.settings.latent_dim, dtypes.kv)))
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        # Queries, rebuilt keys' parts and values, keys as they are multiplied, outputs.
+        rebuilt = s.qk_nope_head_dim + s.v_head_dim
+        return s.num_heads * (2 * s.qk_head_dim + rebuilt + s.v_head_dim)
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         if step.is_single:

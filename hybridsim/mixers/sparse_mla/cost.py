@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of, scaled_fp8_bytes
 from hybridsim.mixers.base import CacheShape
@@ -62,6 +64,15 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
     def idle_linears(self, step: Step) -> tuple[str, ...]:
         idle = self.settings.has_indexer and self.selects_all(step)
         return ("indexer.q_proj", "indexer.weights_proj") if idle else ()
+
+    @cached_property
+    def peak_elements_per_token(self) -> int:
+        s = self.settings
+        rank = s.kv_lora_rank
+        # Queries, absorbed queries, attended latents, heads' outputs in two layouts, the
+        # projection, and int64 numbers of the selected tokens.
+        heads = s.num_heads * (s.qk_head_dim + s.latent_dim + rank + 2 * s.v_head_dim)
+        return heads + self.hidden_size + (s.q_lora_rank or 0) + 4 * s.index_topk
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings
