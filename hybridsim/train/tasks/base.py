@@ -14,7 +14,7 @@ from hybridsim.errors import bad_value
 from hybridsim.train.tasks.draws import Draws
 
 IGNORED = -100  # a target that no loss and no score sees, as torch's cross entropy has it
-BLANK = 0  # the token of a place where a task has nothing to say
+BLANK = 0  # stands where a task has nothing to say
 
 Split = Literal["train", "held_out"]
 SPLITS = ("train", "held_out")
@@ -45,9 +45,9 @@ class Batch:
 class Task(ABC):
     """Settings of one kind of task: a frozen dataclass that checks itself.
 
-    Every task takes any vocabulary and length above its smallest: tokens past what it needs are
-    blank and unscored, and so tasks of the same `vocab_size` and `length` share one batch shape and
-    one model.
+    Every task takes any vocabulary and length above its smallest: what is left at the end is blank
+    and unscored, and so tasks of the same `vocab_size` and `length` share one batch shape and one
+    model.
 
     Attributes:
         kind: the word that selects the task.
@@ -55,7 +55,7 @@ class Task(ABC):
         source: where the definition is from.
         reads_at: "each" if the output at a position is the target's there; "last" if all targets
             are read off the hidden state at the last position (see `compression`).
-        vocab_size: tokens are in [0, vocab_size); BLANK is 0 in every task.
+        vocab_size: tokens are in [0, vocab_size).
         length: positions T of a sequence.
     """
 
@@ -92,7 +92,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def sequence_bits(self) -> float:
-        """log2 of how many sequences are equally likely, or fewer: what keeps the splits apart."""
+        """-log2, at least, of how likely two sequences are equal: what keeps the splits apart."""
 
     def curriculum(self, progress: float) -> Self:
         """Return the easier version to train on when `progress` of the curriculum is done.
@@ -103,8 +103,8 @@ class Task(ABC):
         return self
 
     @abstractmethod
-    def _generate(self, draws: Draws) -> Batch:
-        """Return the sequences whose random numbers are `draws`."""
+    def _generate(self, draws: Draws, split: Split) -> Batch:
+        """Return the sequences whose random numbers, apart in each split, are `draws`."""
 
     @final
     def sample(
@@ -128,7 +128,7 @@ class Task(ABC):
         if split == "held_out":
             self._require_unseen()
         path = (seed, split, self.kind)
-        return self._generate(Draws(path, index * batch_size, batch_size, device))
+        return self._generate(Draws(path, index * batch_size, batch_size, device), split)
 
     def _require_unseen(self) -> None:
         if self.sequence_bits < MIN_SEQUENCE_BITS:

@@ -83,7 +83,7 @@ class Draws:
 
     def choices(self, weights: Sequence[float], *shape: int) -> Tensor:
         """Return indices drawn with probabilities proportional to `weights`, [B, *shape]."""
-        bounds = _bounds(tuple(weights)).to(self.device)
+        bounds = _bounds(tuple(weights), self.device)
         return torch.searchsorted(bounds, self._halves(*shape), right=True)
 
     def distinct(self, count: int, high: int) -> Tensor:
@@ -107,8 +107,7 @@ class Draws:
         is that of which exponential clocks of these rates ring first (Efraimidis and Spirakis,
         2006).
         """
-        rates = torch.tensor(weights, dtype=torch.float64).to(self.device)
-        clocks = self.exponentials(len(weights)) / rates
+        clocks = self.exponentials(len(weights)) / _rates(tuple(weights), self.device)
         return torch.sort(clocks, dim=1, stable=True).indices[:, :count]
 
     def exponentials(self, *shape: int) -> Tensor:
@@ -121,20 +120,25 @@ class Draws:
 
 
 @lru_cache(maxsize=64)
-def _bounds(weights: tuple[float, ...]) -> Tensor:
+def _rates(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(weights, dtype=torch.float64, device=device)
+
+
+@lru_cache(maxsize=64)
+def _bounds(weights: tuple[float, ...], device: torch.device) -> Tensor:
     """Return the upper ends of the weights' shares of [0, 2^32), all but the last."""
     total, upto, bounds = math.fsum(weights), 0.0, []
     for weight in weights[:-1]:
         upto += weight
         bounds.append(round(upto / total * _WORD))
-    return torch.tensor(bounds, dtype=torch.int64)
+    return torch.tensor(bounds, dtype=torch.int64, device=device)
 
 
 def _log(x: Tensor) -> Tensor:
     """Return the natural logarithm, by steps that every device rounds alike (torch.log differs).
 
-    x = m 2^e with m in [sqrt(1/2), sqrt(2)), and ln m = 2 artanh s = 2 s (1 + s^2/3 + s^4/5 + ...) with
-    s = (m - 1) / (m + 1), |s| < 0.172: eleven terms reach float64's precision.
+    x = m 2^e with m in [sqrt(1/2), sqrt(2)), and ln m = 2 artanh s = 2 s (1 + s^2/3 + s^4/5 + ...)
+    with s = (m - 1) / (m + 1), |s| < 0.172: eleven terms reach float64's precision.
     """
     m, e = torch.frexp(x)
     is_small = m < math.sqrt(0.5)

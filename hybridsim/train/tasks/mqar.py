@@ -10,8 +10,9 @@ import torch
 
 from hybridsim.components import require_at_least, require_positive
 from hybridsim.errors import bad_value
-from hybridsim.train.tasks.base import Batch, Task, blanks, eased
+from hybridsim.train.tasks.base import Batch, Split, Task, blanks, eased
 from hybridsim.train.tasks.draws import Draws
+from hybridsim.train.tasks.layout import interleaved, query_places
 
 
 @final
@@ -85,15 +86,12 @@ class MultiQueryRecall(Task):
         length = 2 * -(-self.length * pairs // (2 * self.num_pairs))
         return replace(self, num_pairs=pairs, length=length)
 
-    def _generate(self, draws: Draws) -> Batch:
+    def _generate(self, draws: Draws, split: Split) -> Batch:
         half, n = self.vocab_size // 2, self.num_pairs
         keys, values = 1 + draws.distinct(n, half - 1), half + draws.distinct(n, half)
         tokens, targets = blanks(draws, self.length)
-        pairs = torch.stack([keys, values], dim=2).flatten(1)
-        tokens[:, : self.context_length] = pairs.repeat(1, self.num_passes)
-        slots = (self.length - self.context_length) // 2
-        weights = [g ** (self.power_a - 1) for g in range(1, slots + 1)]
-        queries = self.context_length + 2 * draws.weighted_distinct(n, weights)
+        tokens[:, : self.context_length] = interleaved(keys, values).repeat(1, self.num_passes)
+        queries = query_places(draws, n, self.context_length, self.length, self.power_a)
         tokens.scatter_(1, queries, keys)
         targets.scatter_(1, queries, values)
         if self.random_non_queries:
