@@ -1,12 +1,13 @@
 """Solvers of the proxy tasks, written from their descriptions: plain lists, no code of the tasks.
 
-Each gets a task's settings, what has been read up to and with the position, and the position; it returns
-the token to say there. None where it does not know.
+Each gets a task's settings, what has been read up to and with the position, and the position; it
+returns the token to say there. None where it does not know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def needle(task: Any, read: list[int], at: int) -> int | None:
 
 def grammar(task: Any, read: list[int], at: int) -> int | None:
     opened: list[int] = []
-    for verb, kind in zip(read, read[1:], strict=False):
+    for verb, kind in pairwise(read):
         if verb == 1:
             opened.append(kind)
         elif verb == 2 and opened:
@@ -146,8 +147,9 @@ def memorization(task: Any, read: list[int], at: int) -> int | None:
 def _facts(task: Any) -> dict[int, int]:
     """Facts learnt from what is trained on."""
     batch = task.sample(5, 0, 256, split="train")
-    keys, marks = batch.tokens[:, ::2], batch.targets[:, 1::2]
-    return dict(zip(keys.flatten().tolist(), marks.flatten().tolist(), strict=False))
+    used = task.length - task.length % 2
+    keys, values = batch.tokens[:, :used:2], batch.targets[:, 1:used:2]
+    return dict(zip(keys.flatten().tolist(), values.flatten().tolist(), strict=True))
 
 
 ORACLES: dict[str, Oracle] = {

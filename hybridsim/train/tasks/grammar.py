@@ -75,8 +75,9 @@ class GrammarModelling(Task):
 
     @property
     def sequence_bits(self) -> float:
-        fewest_brackets = self.length // (2 + self.max_words)
-        return fewest_brackets / 2 * math.log2(self.num_types)
+        # At least so many brackets are whole; half of them at least open.
+        fewest = self.length // (2 + self.max_words)
+        return fewest * (math.log2(self.max_words + 1) + math.log2(self.num_types) / 2)
 
     def curriculum(self, progress: float) -> GrammarModelling:
         """Return a task of a quarter of the length up to all."""

@@ -95,8 +95,9 @@ class PointerChase(Task):
         return math.log2(names) + math.log2(math.factorial(self.num_nodes - 1))
 
     def curriculum(self, progress: float) -> PointerChase:
-        """Return a task of the fewest hops up to all."""
-        return replace(self, max_hops=eased(self.max_hops, self.min_hops, progress))
+        """Return a task of one hop up to all."""
+        hops = eased(self.max_hops, 1, progress)
+        return replace(self, min_hops=min(self.min_hops, hops), max_hops=hops)
 
     def _generate(self, draws: Draws, split: Split) -> Batch:
         n, w, asked = self.num_nodes, self.name_tokens, self.num_queries
