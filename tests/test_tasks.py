@@ -246,6 +246,52 @@ def test_a_model_that_never_overwrites_keeps_what_was_not_updated() -> None:
     assert task.score(said, batch.answers).tolist() == [1 - 12 / 16] * 8
 
 
+def one_hop(task: Any, read: list[int]) -> int:
+    """Follow one edge, however many are asked for."""
+    nodes = read[: 2 * task.num_nodes]
+    return dict(zip(nodes[::2], nodes[1::2], strict=True))[read[-1]]
+
+
+def right_hand_side(task: Any, read: list[int]) -> int:
+    """Say what the variable was set to, be it a value or not."""
+    return read[next(i for i in range(len(read)) if read[i] == 1 and read[i + 1] == read[-1]) + 2]
+
+
+def last_pushed(task: Any, read: list[int]) -> int:
+    """Forget that elements were popped."""
+    pushes = [i for i in range(0, len(read) - 2, 3) if read[i] == 1 and read[i + 1] == read[-1]]
+    return read[pushes[-1] + 2]
+
+
+def last_opened(task: Any, read: list[int]) -> int:
+    """Forget that phrases were closed."""
+    return read[len(read) - 1 - read[::-1].index(1) + 1]
+
+
+# The share of one hop, or none, in what is asked is exact; the others are bounded.
+SHORTCUTS = [
+    ("pointer_chase", {"max_hops": 4}, one_hop, 1 / 4),
+    ("variable_tracking", {"num_hops": 3}, right_hand_side, 1 / 4),
+    ("stacks", {"num_stacks": 4}, last_pushed, None),
+    ("grammar", {"num_types": 8}, last_opened, None),
+]
+
+
+@pytest.mark.parametrize(("kind", "given", "shortcut", "wanted"), SHORTCUTS)
+def test_a_shortcut_past_what_the_task_stresses_does_not_solve_it(
+    kind: str, given: dict[str, Any], shortcut: Any, wanted: float | None
+) -> None:
+    task = parse_task({"kind": kind, **given})
+    batch = task.sample(0, 0, 256)
+    said = torch.zeros_like(batch.answers)
+    for row, at in (batch.answers != IGNORED).nonzero().tolist():
+        said[row, at] = shortcut(task, batch.tokens[row, : at + 1].tolist())
+    scores = task.score(said, batch.answers)
+    assert float(scores.mean()) < 0.7
+    if wanted is not None:
+        assert float(scores.mean()) == pytest.approx(wanted, abs=Z * standard_error(scores))
+
+
 def test_phrases_of_the_grammar_outlast_any_distance_by_a_power_law() -> None:
     batch = parse_task({"kind": "grammar", "length": 1024}).sample(0, 0, 512)
     spans = [span for row in batch.tokens.tolist() for span in phrase_spans(row)]
