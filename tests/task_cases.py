@@ -32,7 +32,7 @@ TASK_CASES: dict[str, list[dict[str, Any]]] = {
         {"num_keys": 6, "num_values": 2, "num_queries": 3, "value_tokens": 2},
         {"num_keys": 9, "value_tokens": 1, "length": 64},
     ],
-    "grammar": [{}, {"num_types": 3, "max_words": 8, "vocab_size": 40, "language_seed": 2}],
+    "grammar": [{}, {"num_types": 5, "max_words": 6, "vocab_size": 40, "language_seed": 2}],
     "text": [{}, {"length": 100, "held_out_fraction": 0.3}],
 }
 

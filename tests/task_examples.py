@@ -27,7 +27,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     },
     "variable_tracking": {"vocab_size": 33, "length": 26, "num_chains": 2, "num_hops": 1},
     "needle": {"vocab_size": 33, "length": 20, "num_keys": 2, "value_tokens": 2},
-    "grammar": {"vocab_size": 24, "length": 24, "num_types": 3, "max_words": 2},
+    "grammar": {"vocab_size": 24, "length": 30, "num_types": 3, "max_words": 2},
 }
 
 

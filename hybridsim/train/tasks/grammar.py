@@ -16,86 +16,93 @@ from hybridsim.train.tasks.draws import Draws
 from hybridsim.train.tasks.layout import last_marked
 
 OPEN, CLOSE, FIRST_TYPE = 1, 2, 3
-FOLLOWED = 0.5  # how often the second word of two is the one that follows the first
+AGREEING = 3  # one word of so many takes its ending from the phrase
 
 
 @final
 @dataclass(frozen=True)
 class GrammarModelling(Task):
-    """The next token of a made language: nested phrases of several types, with words in them.
+    """The next token of a made language: words with endings, in nested phrases of several types.
 
-    A bracket is two tokens, OPEN or CLOSE and a type, and up to `max_words` words follow it.
-    Brackets open or close with equal odds, and open where nothing is open; the second one closes
-    the first. An opening type is drawn with replacement; a closing one is that of the phrase it
-    closes, however long ago it was opened: the depth is the absolute value of a random walk, and
-    the odds that a phrase is longer than n brackets fall as n^(-1/2). Words are drawn by Zipf's
-    law, in an order of frequency that the innermost open phrase sets; the second of two words is,
-    half the time, the one that follows the first in a fixed cycle.
+    All is pairs of tokens. OPEN type begins a phrase and CLOSE type ends it, with equal odds, and a
+    phrase begins where none is open; the second bracket closes the first. Inside phrases, up to
+    `max_words` words follow a bracket, each with an ending that is one of the types again.
 
-        OPEN a w w OPEN b w CLOSE b w w w CLOSE a w    scored: b and a, where the CLOSE before is
-        read
+    - A word is drawn by Zipf's law, in an order of frequency that its phrase's type sets.
+    - The ending of two words of three is the word's class: local, to be learnt by heart.
+    - The ending of the third is the type of the innermost open phrase.
+    - The type that closes is that of the phrase closed, however long ago it was opened: depth is
+      the absolute value of a random walk, and the odds that a phrase outlasts n brackets fall as
+      n^(-1/2).
 
-    Every next token is a target. Scored are the types that close, the only ones that the past
-    decides; the loss is over all, as language modelling has it.
+        OPEN a  dog b  OPEN c  this c  CLOSE c  this a  CLOSE a     scored: b, c, c, a, a
 
-    Source: ours. Brackets of several types are Dyck languages (Hewitt et al., arXiv 2010.07515),
-        words given a topic and a word before are what n-grams see of a text.
+    Every next token is a target. Scored are the endings and the types that close, all that the past
+    decides: mostly local, as in a text. The loss is over all, as language modelling has it.
+
+    Source: ours. Brackets of several types are Dyck languages (Hewitt et al., arXiv 2010.07515).
 
     Attributes:
-        num_types: types of phrases.
+        num_types: types of phrases, and of endings.
         max_words: most words behind a bracket; every number up to it is equally likely.
-        language_seed: which words a type prefers, and which follows which.
+        language_seed: which words a type prefers.
     """
 
     kind: ClassVar[str] = "grammar"
-    stresses: ClassVar[str] = "language modelling: local statistics and nested agreement"
+    stresses: ClassVar[str] = "language modelling: local statistics, and nested agreement"
     source: ClassVar[str] = "hybridsim, after Dyck languages (arXiv 2010.07515)"
 
     vocab_size: int = 128
     length: int = 256
     num_types: int = 8
-    max_words: int = 4
+    max_words: int = 3
     language_seed: int = 0
 
     def _check(self) -> None:
         require_at_least(2, num_types=self.num_types)
         require_at_least(0, max_words=self.max_words, language_seed=self.language_seed)
-        require_at_least(FIRST_TYPE + self.num_types + 2, vocab_size=self.vocab_size)
-        require_at_least(4 + self.max_words, length=self.length)
+        require_at_least(FIRST_TYPE + 2 * self.num_types, vocab_size=self.vocab_size)
+        require_at_least(4 + 2 * self.max_words, length=self.length)
 
     @property
-    def num_words(self) -> int:
-        """Tokens that are words."""
-        return self.vocab_size - FIRST_TYPE - self.num_types
+    def class_size(self) -> int:
+        """Words of a class; there are as many classes as types."""
+        return (self.vocab_size - FIRST_TYPE - self.num_types) // self.num_types
 
     @property
     def chance(self) -> float:
-        """One type of all."""
+        """One type of all: types, classes and endings are equally frequent."""
         return 1 / self.num_types
 
     @property
     def sequence_bits(self) -> float:
-        # At least so many brackets are whole; half of them at least open.
-        fewest = self.length // (2 + self.max_words)
-        return fewest * (math.log2(self.max_words + 1) + math.log2(self.num_types) / 2)
+        """Of all pairs of tokens but one, each at its most predictable."""
+        weights = _zipf(self.num_types * self.class_size)
+        same_word = sum(w**2 for w in weights) / sum(weights) ** 2
+        same_bracket = (1 + 1 / self.num_types) / 4  # to open, with its type, or to close
+        same = max(same_word, same_bracket, 1 / self.num_types)
+        return -(self.length // 2 - 1) * math.log2(same)
 
     def curriculum(self, progress: float) -> GrammarModelling:
         """Return a task of a quarter of the length up to all."""
-        least = max(4 + self.max_words, self.length // 4)
+        least = max(4 + 2 * self.max_words, self.length // 4)
         return replace(self, length=eased(self.length, least, progress))
 
     def _generate(self, draws: Draws, split: Split) -> Batch:
         places = self.length + 1  # the last token is only a target
         brackets = -(-places // 2)
         is_open, types, topics = self._phrases(draws, brackets)
-        sizes = 2 + draws.integers(self.max_words + 1, brackets)
-        bracket, offset = _split_places(sizes, places)
-        words = self._words(draws, topics.gather(1, bracket), offset)
+        words = draws.integers(self.max_words + 1, brackets).where(topics < self.num_types, 0)
+        bracket, offset = _split_places(2 + 2 * words, places)
         verbs = torch.where(is_open, OPEN, CLOSE).gather(1, bracket)
         named = (FIRST_TYPE + types).gather(1, bracket)
-        text = torch.where(offset == 0, verbs, torch.where(offset == 1, named, words))
+        stems, endings = self._words(draws, topics.gather(1, bracket))
+        heads = torch.where(offset == 0, verbs, stems)
+        tails = torch.where(offset == 1, named, endings)
+        text = torch.where(offset % 2 == 0, heads, tails)
         tokens, targets = text[:, :-1], text[:, 1:]
-        return Batch(tokens, targets, targets.where(tokens == CLOSE, IGNORED))
+        is_decided = (offset[:, :-1] % 2 == 0) & (tokens != OPEN)
+        return Batch(tokens, targets, targets.where(is_decided, IGNORED))
 
     def _phrases(self, draws: Draws, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return for each bracket whether it opens, its type, and the innermost type behind it.
@@ -114,20 +121,19 @@ class GrammarModelling(Task):
         types[:, 1:] = torch.where(is_open[:, 1:], drawn[:, 1:], topics[:, :-1])
         return is_open, types, topics
 
-    def _words(self, draws: Draws, topics: Tensor, offset: Tensor) -> Tensor:
-        """Return the word that each place would hold, [B, T]."""
-        by_rank, follower = _language(
-            self.language_seed, self.num_types, self.num_words, draws.device
-        )
-        ranks = draws.choices([1 / (rank + 1) for rank in range(self.num_words)], offset.shape[1])
-        words = by_rank[topics, ranks]
-        # The second of each two words behind a bracket may follow the first.
-        follows = follower[words[:, :-1]]
-        is_second = (offset[:, 1:] >= 3) & (offset[:, 1:] % 2 == 1)
-        is_follower = is_second & draws.coins(FOLLOWED, offset.shape[1] - 1)
-        second = torch.where(is_follower, follows, words[:, 1:])
-        words = torch.cat([words[:, :1], second], dim=1)
-        return FIRST_TYPE + self.num_types + words
+    def _words(self, draws: Draws, topics: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the word that would stand at each place, and the ending of the one before it."""
+        size, count = self.class_size, self.num_types
+        by_rank = _words_by_rank(self.language_seed, count, size, draws.device)
+        ranks = draws.choices(_zipf(count * size), topics.shape[1])
+        words = by_rank[topics.clamp(max=count - 1), ranks]
+        is_agreeing = words % size % AGREEING == AGREEING - 1
+        endings = FIRST_TYPE + torch.where(is_agreeing, topics, words // size)
+        return FIRST_TYPE + count + words, endings.roll(1, dims=1)
+
+
+def _zipf(count: int) -> tuple[float, ...]:
+    return tuple(1 / rank for rank in range(1, count + 1))
 
 
 def _split_places(sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -141,12 +147,15 @@ def _split_places(sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
-def _language(
-    seed: int, num_types: int, num_words: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return words by frequency for each type and for none, [types + 1, W], and followers [W]."""
-    draws = Draws(("grammar", seed, num_words), 0, num_types + 2, device)
-    orders = draws.permutation(num_words)
-    cycle, follower = orders[-1], torch.empty_like(orders[-1])
-    follower[cycle] = cycle.roll(-1)
-    return orders[:-1], follower
+def _words_by_rank(seed: int, num_types: int, class_size: int, device: torch.device) -> Tensor:
+    """Return each type's words by frequency, [types, W]; word w has class w // class_size.
+
+    Types are alike but for a turn of the classes: rank r of type t is a word of class t + r, and
+    which one depends on r alone. So over all types every ending is equally frequent.
+    """
+    path = ("grammar", seed, num_types, class_size)
+    orders = Draws(path, 0, num_types, device).permutation(class_size)
+    ranks = torch.arange(num_types * class_size, device=device)
+    types = torch.arange(num_types, device=device)[:, None]
+    classes = (types + ranks) % num_types
+    return classes * class_size + orders[ranks % num_types, ranks // num_types]
