@@ -71,19 +71,45 @@ def decode(record: Record) -> str:
     return table(heads, (cells(name, row) for name, row in record["rows"].items()))
 
 
-def blocks(record: Record) -> str:
-    heads = ["model", "phase", "sequences", "context", "model, ms", "sum, ms", "error"]
+def compared(record: Record, heads: Cells, names: Cells, scale: float) -> str:
+    """Return the table of two figures of a model's points, their errors, and a line on all."""
+    heads = ["model", "phase", "sequences", "context", *heads, "error"]
 
     def cells(row: Record) -> Cells:
-        return [
-            row["model"], row["phase"], f"{row['batch']:,}", f"{row['context']:,}",
-            number(1e3 * row["model_s"], 3), number(1e3 * row["sum_s"], 3), f"{row['error']:+.1%}",
-        ]  # fmt: skip
+        place = [row["model"], row["phase"], f"{row['batch']:,}", f"{row['context']:,}"]
+        return [*place, *(number(scale * row[n], 3) for n in names), f"{row['error']:+.1%}"]
 
     found = record["summary"]
     ends = f"median {found['median_error']:.1%}, worst {found['worst_error']:.1%}"
     timed = [row for row in record["rows"] if "error" in row]
     return table(heads, map(cells, timed)) + f"\n\n{found['points']} points: {ends}"
+
+
+def blocks(record: Record) -> str:
+    return compared(record, ["model, ms", "sum, ms"], ["model_s", "sum_s"], 1e3)
+
+
+def memory(record: Record) -> str:
+    names = ["predicted_bytes", "allocated_bytes"]
+    return compared(record, ["predicted, GB", "allocated, GB"], names, 1e-9)
+
+
+def held_out(record: Record) -> str:
+    heads = ["device", "phase, left out", "points", "median error", "90 % below"]
+
+    def cells(row: Record) -> Cells:
+        figures = [f"{row[name]:.1%}" for name in ("median_error", "p90_error")]
+        place = f"{row['phase']}, {row['left_out']}"
+        return [row["device"], place, str(row["points"]), *figures]
+
+    def covered(row: Record) -> Cells:
+        kind = row["provenance"] + (", other blocks" if row["from_other_blocks"] else "")
+        place = f"{row['phase']}, {kind}"
+        return [row["device"], place, str(row["held_out"]), f"{row['coverage']:.1%}"]
+
+    first = table(heads, (cells(row) for row in record["rows"] if row["points"]))
+    heads = ["device", "phase, provenance", "points", "covered"]
+    return f"{first}\n\n{table(heads, map(covered, record['coverage']))}"
 
 
 # What a record's name begins with -> how it is shown.
@@ -92,6 +118,8 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "fla_calls": fla_calls,
     "decode": decode,
     "blocks_vs_models": blocks,
+    "memory": memory,
+    "held_out": held_out,
 }
 
 

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measured import BF16, SESSION, make_store, sweep, truth_s, write_store
+from measured import (
+    BF16,
+    LAUNCH_S,
+    MODEL,
+    SESSION,
+    a_row,
+    make_store,
+    sweep,
+    truth_s,
+    write_store,
+)
 
 from hybridsim import load_spec, profile
 from hybridsim.cost.op import Deployment
@@ -23,6 +33,7 @@ from hybridsim.measure import missing
 from hybridsim.measure.block import Block, model_blocks
 from hybridsim.measure.estimate import (
     EXTRAPOLATED,
+    HEADS,
     INTERPOLATED,
     MEASURED,
     BlockTimes,
@@ -35,7 +46,15 @@ from hybridsim.measure.missing import missing_tasks
 from hybridsim.measure.model_times import ModelTimes, device_times
 from hybridsim.measure.plan import Task
 from hybridsim.measure.point import DECODE, PREFILL, Point, pieces
-from hybridsim.measure.store import FOLDER_VARIABLE, OK, read_store
+from hybridsim.measure.store import (
+    FOLDER_VARIABLE,
+    OK,
+    Store,
+    block_record,
+    read_store,
+    row_record,
+    session_record,
+)
 from hybridsim.measure.surface import Surface, monotone
 from hybridsim.options import read_option
 
@@ -259,6 +278,58 @@ def test_sums_are_as_weak_as_their_weakest_part() -> None:
     assert weakest([MEASURED, "modelled", INTERPOLATED]) == "modelled"
 
 
+# Other numbers of heads.
+
+
+def heads_of(count: int) -> Block:
+    spec = load_spec("kimi_linear", [f"mixers.L.num_heads={count}", f"mixers.F.num_heads={count}"])
+    return next(block for block in model_blocks(spec) if block.part == "mla")
+
+
+def smooth_s(block: Block, point: Point) -> float:
+    """A law of which relatives have the same constants."""
+    work = MODEL.work(block, point)
+    return work.num_ops * LAUNCH_S + work.bound_s / 0.7
+
+
+def heads_store(*counts: int) -> Store:
+    points = [Point(DECODE, b, c) for b in (1, 8) for c in (1024, 4096, 16384, 65536)]
+    store = Store()
+    store.add(session_record(SESSION))
+    for block in map(heads_of, counts):
+        store.add(block_record(block))
+        for point in points:
+            store.add(row_record(a_row(block, point, smooth_s(block, point))))
+    return store
+
+
+@pytest.mark.parametrize(("count", "provenance"), [(32, INTERPOLATED), (96, EXTRAPOLATED)])
+def test_other_numbers_of_heads_are_between_their_relatives(count: int, provenance: str) -> None:
+    times, block = BlockTimes(heads_store(16, 64), BF16), heads_of(count)
+    for point in (Point(DECODE, 1, 4096), Point(DECODE, 8, 30_000)):
+        found = found_of(times, block, point)
+        assert found.provenance == provenance
+        assert found.latency_s == pytest.approx(smooth_s(block, point), rel=0.05)
+        assert found.high_s is not None
+        assert found.high_s > found.latency_s
+
+
+def test_a_single_relative_is_extrapolated_and_none_is_modelled() -> None:
+    times = BlockTimes(heads_store(32), BF16)
+    assert found_of(times, heads_of(48), Point(DECODE, 1, 4096)).provenance == EXTRAPOLATED
+    (other,) = (b for b in model_blocks(load_spec("deepseek_v3")) if b.part == "mla")
+    assert times.estimate(other, Point(DECODE, 1, 4096)) is None
+
+
+def test_blocks_left_out_as_a_whole_have_errors_of_their_own() -> None:
+    found = BlockTimes(heads_store(16, 32, 64), BF16)
+    left_out = [r for r in found.residuals if r.left_out == HEADS]
+    assert len(left_out) == 3 * 8
+    assert {r.provenance for r in left_out} == {INTERPOLATED, EXTRAPOLATED}
+    assert {r["from_other_blocks"] for r in found.coverage()} == {False, True}
+    assert found.half_width(INTERPOLATED, DECODE, related=True) >= 0.15  # fewer than nine
+
+
 # A model's times.
 
 
@@ -277,7 +348,7 @@ def test_a_model_is_the_sum_of_its_blocks(exact: BlockTimes) -> None:
 
 
 def test_a_block_without_rows_is_modelled_with_the_others_slowness(exact: BlockTimes) -> None:
-    spec = load_spec("kimi_linear", ["mixers.L.num_heads=24"])
+    spec = load_spec("kimi_linear", ["mixers.L.gate_rank=64"])
     times = ModelTimes(build_graph(spec), Deployment(), H100, exact)
     found = times.estimate(DECODE, 1, 4096)
     assert found.provenance == "modelled"

@@ -5,30 +5,43 @@
     extrapolated   outside them
     modelled       the block has no rows of that phase: the roofline of its ops
 
-Intervals are conformal: rows are taken away (one by one, then all of a context, all of a batch),
-estimated from the others, and the quantile of the errors of their logarithms is the half-width.
-Errors outside the rows are taken per factor of two. What was measured differs from the next
-measurement as repetitions of the same point do.
+A block without rows whose relatives have some, blocks that differ in numbers of heads alone, is
+interpolated between them or extrapolated from them (`relatives`).
+
+Intervals are conformal: rows are taken away (one by one, then all of a context, all of a batch, all
+of a block that has relatives), estimated from the others, and the quantile of the errors of their
+logarithms is the half-width. Errors outside the rows are taken per factor of two. What was measured
+differs from the next measurement as repetitions of the same point do.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from hybridsim.cost.roofline import MODELLED
 from hybridsim.dtypes import Dtypes
 from hybridsim.measure.block import Block
 from hybridsim.measure.point import PHASES, Model, Point, key_dtypes, pieces
+from hybridsim.measure.relatives import between, kinship
 from hybridsim.measure.store import OK, Row, Session, Store
 from hybridsim.measure.surface import Surface, Value
 
 MEASURED, INTERPOLATED, EXTRAPOLATED = "measured", "interpolated", "extrapolated"
 PROVENANCES = (MEASURED, INTERPOLATED, EXTRAPOLATED, MODELLED)  # the strongest first
+# What was left out to see how far an estimate is off.
+REPETITION, ROW, BATCH, CONTEXT, HEADS = LEFT_OUT = (
+    "repetition",
+    "row",
+    "batch",
+    "context",
+    "heads",
+)
 COVERAGE = 0.9
 # Least half-widths of logarithms where too few errors are known for a quantile.
 ASSUMED_ERRORS = {MEASURED: 0.05, INTERPOLATED: 0.15, EXTRAPOLATED: 0.3}
@@ -93,6 +106,8 @@ class Residual:
         estimate_s: the estimate.
         octaves: see surface.Value.
         resolution_s: how well times are known whatever their size.
+        left_out: the row itself was a "repetition"; or the "row", all rows of its "batch" or
+            "context", or of its block ("heads").
     """
 
     block: str
@@ -102,6 +117,12 @@ class Residual:
     estimate_s: float
     octaves: float = 0.0
     resolution_s: float = 0.0
+    left_out: str = ROW
+
+    @property
+    def group(self) -> tuple[str, str, bool]:
+        """What errors are pooled by: provenance, phase, whether other blocks' rows were used."""
+        return self.provenance, self.phase, self.left_out == HEADS
 
     @property
     def error(self) -> float:
@@ -186,41 +207,44 @@ class Table:
 
     def residuals(self) -> list[Residual]:
         """Return the errors at rows that were left out, and between repetitions."""
-        found = [self._residual(MEASURED, _time(row), self._first(row)) for row in self.repeats]
-        for group in self._groups():
+        found = [
+            self._residual(_time(row), Value(self._first(row), 0.0), REPETITION)
+            for row in self.repeats
+        ]
+        for group, left_out in self._groups().items():
             if len(group) == len(self.rows):
                 continue
             surface = self.surface(group)
-            for key in group:
-                value = surface.at(*key)
-                provenance = EXTRAPOLATED if value.octaves else INTERPOLATED
-                row_s = _time(self.rows[key])
-                found.append(self._residual(provenance, row_s, value.latency_s, value.octaves))
+            found += [self.residual(key, surface.at(*key), left_out) for key in group]
         return found
+
+    def residual(self, key: tuple[int, int], value: Value, left_out: str) -> Residual:
+        """Return how far a value is off from a row."""
+        return self._residual(_time(self.rows[key]), value, left_out)
 
     def _first(self, repeat: Row) -> float:
         return _time(self.rows[repeat.batch, repeat.context])
 
-    def _residual(
-        self, provenance: str, row_s: float, estimate_s: float, octaves: float = 0.0
-    ) -> Residual:
+    def _residual(self, row_s: float, value: Value, left_out: str) -> Residual:
+        inside = MEASURED if left_out == REPETITION else INTERPOLATED
         return Residual(
             self.block.signature,
             self.phase,
-            provenance,
+            EXTRAPOLATED if value.octaves else inside,
             row_s,
-            estimate_s,
-            octaves,
+            value.latency_s,
+            value.octaves,
             self.resolution_s,
+            left_out,
         )
 
-    def _groups(self) -> list[tuple[tuple[int, int], ...]]:
-        """Return what is left out together: each row, each context, each batch."""
-        groups: dict[tuple[tuple[int, int], ...], None] = {(key,): None for key in self.rows}
-        for axis in (0, 1):
+    def _groups(self) -> dict[tuple[tuple[int, int], ...], str]:
+        """Return what is left out together: each row, each batch, each context."""
+        groups: dict[tuple[tuple[int, int], ...], str] = {(key,): ROW for key in self.rows}
+        for axis, name in enumerate((BATCH, CONTEXT)):
             for size in sorted({key[axis] for key in self.rows}):
-                groups[tuple(key for key in self.rows if key[axis] == size)] = None
-        return list(groups)
+                groups.setdefault(tuple(key for key in self.rows if key[axis] == size), name)
+        return groups
 
 
 def _time(row: Row) -> float:
@@ -305,23 +329,59 @@ class BlockTimes:
     def _estimate(self, block: Block, point: Point) -> Estimate | None:
         tables = self._tables.get((block.signature, point.phase))
         if tables is None:
-            return None
+            return self._from_relatives(block, point)
         exact = tables.get(point.skew)
         row = exact.rows.get((point.batch, point.context)) if exact else None
         if row is not None:
-            return self._with_interval(_time(row), MEASURED, point.phase, backends=_backends(row))
+            value = Value(_time(row), 0.0)
+            return self._with_interval(value, (MEASURED, point.phase, False), _backends(row))
+        value, backends = self._value(tables, point)
+        return self._with_interval(value, (_outside(value), point.phase, False), backends)
+
+    def _value(self, tables: Mapping[float, Table], point: Point) -> tuple[Value, frozenset[str]]:
+        """Return a block's time from its rows, and what ran in them."""
         used = self._nearest_tables(tables, point.skew)
         values = [
             (weight, table, _at_skew(table, point, outside=len(used) == 1))
             for weight, table in used
         ]
-        return self._with_interval(
+        value = Value(
             sum(weight * value.latency_s for weight, _, value in values),
-            EXTRAPOLATED if any(value.octaves for *_, value in values) else INTERPOLATED,
-            point.phase,
             max(value.octaves for *_, value in values),
-            frozenset().union(*(table.backends for _, table, _ in values)),
         )
+        return value, frozenset().union(*(table.backends for _, table, _ in values))
+
+    def _from_relatives(self, block: Block, point: Point) -> Estimate | None:
+        found = self._relatives_value(block, point)
+        if found is None:
+            return None
+        value, backends = found
+        return self._with_interval(value, (_outside(value), point.phase, True), backends)
+
+    def _relatives_value(self, block: Block, point: Point) -> tuple[Value, frozenset[str]] | None:
+        """Return a block's time from other blocks' rows; None where it has no relatives."""
+        known = {}
+        backends: frozenset[str] = frozenset()
+        for signature in self._families.get(kinship(block), ()):
+            tables = self._tables.get((signature, point.phase))
+            if tables is None or signature == block.signature:
+                continue
+            value, ran = self._value(tables, point)
+            model = next(iter(tables.values())).model
+            known[model.work(self.store.blocks[signature], point).shape_s] = value
+            backends |= ran
+        if not known:
+            return None
+        return between(known, model.work(block, point).shape_s), backends
+
+    @cached_property
+    def _families(self) -> dict[str | None, list[str]]:
+        """Return the signatures of the blocks that have rows, by their kinship."""
+        found: dict[str | None, list[str]] = {}
+        for signature in dict.fromkeys(signature for signature, _ in self._tables):
+            found.setdefault(kinship(self.store.blocks[signature]), []).append(signature)
+        found.pop(None, None)
+        return found
 
     @staticmethod
     def _nearest_tables(tables: Mapping[float, Table], skew: float) -> list[tuple[float, Table]]:
@@ -336,34 +396,44 @@ class BlockTimes:
         return [(1 - weight, tables[below]), (weight, tables[above])]
 
     def _with_interval(
-        self,
-        latency_s: float,
-        provenance: str,
-        phase: str,
-        octaves: float = 0.0,
-        backends: frozenset[str] = frozenset(),
+        self, value: Value, group: tuple[str, str, bool], backends: frozenset[str]
     ) -> Estimate:
-        half = self.half_width(provenance, phase) * max(1.0, octaves)
-        low_s, high_s = interval(latency_s, half, self.resolution_s)
-        return Estimate(latency_s, low_s, high_s, provenance, backends)
+        half = self.half_width(*group) * max(1.0, value.octaves)
+        low_s, high_s = interval(value.latency_s, half, self.resolution_s)
+        return Estimate(value.latency_s, low_s, high_s, group[0], backends)
 
     @cached_property
     def residuals(self) -> list[Residual]:
         """Every error at rows that were left out."""
-        return [residual for table in self.tables() for residual in table.residuals()]
+        own = [residual for table in self.tables() for residual in table.residuals()]
+        return [*own, *self._relatives_residuals()]
+
+    def _relatives_residuals(self) -> Iterator[Residual]:
+        """Yield the errors at the rows of blocks that were left out as a whole."""
+        for table in self.tables():
+            for key in table.rows:
+                point = Point(table.phase, *key, table.skew)
+                found = self._relatives_value(table.block, point)
+                if found is not None:
+                    yield table.residual(key, found[0], HEADS)
 
     @cached_property
-    def _half_widths(self) -> dict[tuple[str, str], float]:
+    def _half_widths(self) -> dict[tuple[str, str, bool], float]:
         groups = _grouped(self.residuals)
         return {
-            (provenance, phase): _half_width(provenance, groups.get((provenance, phase), []))
-            for provenance in ASSUMED_ERRORS
-            for phase in PHASES
+            group: _half_width(group[0], groups.get(group, []))
+            for group in product(ASSUMED_ERRORS, PHASES, (False, True))
         }
 
-    def half_width(self, provenance: str, phase: str) -> float:
-        """Return half the width of an `interval`; per octave if outside."""
-        return self._half_widths[provenance, phase]
+    def half_width(self, provenance: str, phase: str, related: bool = False) -> float:
+        """Return half the width of an `interval`; per octave if outside.
+
+        Args:
+            provenance: of the time.
+            phase: "prefill" or "decode".
+            related: whether it is from other blocks' rows.
+        """
+        return self._half_widths[provenance, phase, related]
 
     def coverage(self) -> list[dict[str, Any]]:
         """Return how the estimates and their intervals did on rows that were left out.
@@ -371,7 +441,7 @@ class BlockTimes:
         A row counts as covered by an interval that was drawn without any row of its block.
         """
         found = []
-        for (provenance, phase), residuals in sorted(_grouped(self.residuals).items()):
+        for (provenance, phase, related), residuals in sorted(_grouped(self.residuals).items()):
             widths = {
                 block: _half_width(provenance, [r for r in residuals if r.block != block])
                 for block in {r.block for r in residuals}
@@ -382,10 +452,11 @@ class BlockTimes:
                 {
                     "provenance": provenance,
                     "phase": phase,
+                    "from_other_blocks": related,
                     "held_out": len(residuals),
                     "coverage": sum(covered) / len(covered),
                     "median_error": statistics.median(errors),
-                    "half_width": self.half_width(provenance, phase),
+                    "half_width": self.half_width(provenance, phase, related),
                 }
             )
         return found
@@ -408,10 +479,14 @@ def _started(session: Session) -> str:
     return session.started
 
 
-def _grouped(residuals: Iterable[Residual]) -> dict[tuple[str, str], list[Residual]]:
-    groups: dict[tuple[str, str], list[Residual]] = {}
+def _outside(value: Value) -> str:
+    return EXTRAPOLATED if value.octaves else INTERPOLATED
+
+
+def _grouped(residuals: Iterable[Residual]) -> dict[tuple[str, str, bool], list[Residual]]:
+    groups: dict[tuple[str, str, bool], list[Residual]] = {}
     for residual in residuals:
-        groups.setdefault((residual.provenance, residual.phase), []).append(residual)
+        groups.setdefault(residual.group, []).append(residual)
     return groups
 
 
