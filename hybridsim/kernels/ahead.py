@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
@@ -129,6 +129,10 @@ class Compilers:
         for process in self._processes:
             process.kill()
             process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(OSError):  # what was not written yet has no reader
+                        pipe.close()
 
     def _serve(self, process: subprocess.Popen[str]) -> None:
         while (job := self._jobs.get()) is not None:
