@@ -12,10 +12,11 @@ from hybridsim.train.tasks.compression import Compression
 from hybridsim.train.tasks.forgetting import ForgettingRecall
 from hybridsim.train.tasks.fuzzy_recall import FuzzyRecall
 from hybridsim.train.tasks.grammar import GrammarModelling
-from hybridsim.train.tasks.in_context_recall import InContextRecall, NoisyRecall
+from hybridsim.train.tasks.in_context_recall import InContextRecall
 from hybridsim.train.tasks.memorization import Memorization
 from hybridsim.train.tasks.mqar import MultiQueryRecall
 from hybridsim.train.tasks.needle import Needle
+from hybridsim.train.tasks.noisy_recall import NoisyRecall
 from hybridsim.train.tasks.palindrome import Palindrome
 from hybridsim.train.tasks.pointer_chase import PointerChase
 from hybridsim.train.tasks.selective_copy import SelectiveCopy

@@ -94,13 +94,13 @@ class Task(ABC):
     def sequence_bits(self) -> float:
         """-log2, at least, of how likely two sequences are equal: what keeps the splits apart."""
 
+    @abstractmethod
     def curriculum(self, progress: float) -> Self:
         """Return the easier version to train on when `progress` of the curriculum is done.
 
         Args:
             progress: 0 at the start, 1 when the settings themselves are reached.
         """
-        return self
 
     @abstractmethod
     def _generate(self, draws: Draws, split: Split) -> Batch:
