@@ -89,6 +89,12 @@ def blocks(record: Record) -> str:
     return compared(record, ["model, ms", "sum, ms"], ["model_s", "sum_s"], 1e3)
 
 
+def profiles(record: Record) -> str:
+    shown = compared(record, ["model, ms", "profile, ms"], ["model_s", "sum_s"], 1e3)
+    inside = record["summary"]["inside_interval"]
+    return f"{shown}, {inside:.0%} of the models inside the 90 % interval"
+
+
 def memory(record: Record) -> str:
     names = ["predicted_bytes", "allocated_bytes"]
     return compared(record, ["predicted, GB", "allocated, GB"], names, 1e-9)
@@ -118,6 +124,7 @@ TABLES: dict[str, Callable[[Record], str]] = {
     "fla_calls": fla_calls,
     "decode": decode,
     "blocks_vs_models": blocks,
+    "profiles_vs_models": profiles,
     "memory": memory,
     "held_out": held_out,
 }
