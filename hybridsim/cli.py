@@ -16,6 +16,7 @@ from importlib import import_module
 COMMANDS = {
     "describe": ("hybridsim.commands.describe", "Show a spec's layers, parameters and graph."),
     "profile": ("hybridsim.commands.profile", "Cost a spec: FLOPs, cache, memory, modelled times."),
+    "claims": ("hybridsim.commands.claims", "Recompute what the literature claims."),
     "import": ("hybridsim.commands.import_config", "Read a published config.json as a spec file."),
     "export": ("hybridsim.commands.export", "Write a spec as a config.json of transformers."),
     "generate": ("hybridsim.commands.generate", "Continue a prompt with a checkpoint's weights."),

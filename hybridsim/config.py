@@ -47,6 +47,14 @@ def take_switch(fields: dict[str, Any], key: str) -> bool:
     return value
 
 
+def take_texts(fields: dict[str, Any], key: str) -> tuple[str, ...]:
+    """Return a list of texts of a command's config, and take it out of the fields."""
+    values = fields.pop(key)
+    if not isinstance(values, list) or not all(isinstance(v, str | int) for v in values):
+        raise SpecError(f"{key}={values}: expected a list of texts, e.g. {key}=[a,b]")
+    return tuple(map(str, values))
+
+
 def output_dir() -> str:
     """Return the folder of this run."""
     return str(HydraConfig.get().runtime.output_dir)
