@@ -16,6 +16,7 @@ from importlib import import_module
 COMMANDS = {
     "describe": ("hybridsim.commands.describe", "Show a spec's layers, parameters and graph."),
     "profile": ("hybridsim.commands.profile", "Cost a spec: FLOPs, cache, memory, modelled times."),
+    "compare": ("hybridsim.commands.compare", "Set specs side by side: do the hybrids pay off?"),
     "claims": ("hybridsim.commands.claims", "Recompute what the literature claims."),
     "import": ("hybridsim.commands.import_config", "Read a published config.json as a spec file."),
     "export": ("hybridsim.commands.export", "Write a spec as a config.json of transformers."),
@@ -37,6 +38,7 @@ examples:
   hybridsim describe spec=qwen3_next
   hybridsim profile spec=kimi_linear hardware=h200 workload=agent_128k
   hybridsim profile spec=kimi_linear 'spec.layer_pattern=(LLLLLF)*4 LLF' format=json
+  hybridsim compare specs=[kimi_linear,kimi_linear_mla] workloads=[chat,agent_128k]
   hybridsim profile -m spec=kimi_linear,qwen3_next workload=chat,agent_128k
   hybridsim import path/to/config.json name=new_model && hybridsim profile spec=./new_model.yaml
 """

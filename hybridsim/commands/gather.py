@@ -35,23 +35,31 @@ class GatherProfiles(Callback):
 
 def gather(documents: list[dict[str, Any]], folder: Path, chosen: str, pictures: bool) -> None:
     """Write and print the comparison of several profiles."""
-    from hybridsim.report import comparison, files, tables
+    from hybridsim.profiler.comparison import comparison_document
 
-    rows = comparison.comparison_rows(documents)
-    document = {
-        "schema": comparison.SCHEMA,
-        "rows": rows,
-        "failed_jobs": FAILED_JOBS,
-        "profiles": documents,
-    }
+    document = comparison_document(documents, failed_jobs=FAILED_JOBS)
+    write_comparison(document, folder, pictures)
+    show_comparison(document, folder, chosen)
+
+
+def write_comparison(document: dict[str, Any], folder: Path, pictures: bool) -> None:
+    """Write a comparison, its rows and its picture into a run's folder."""
+    from hybridsim.report import comparison, files
+
     files.write_json(folder / "comparison.json", document)
-    files.write_table(folder, "comparison", rows)
+    files.write_table(folder, "comparison", comparison.flat_rows(document))
     if pictures:
         from hybridsim.report.pictures import comparison_picture
 
-        comparison_picture(folder / "comparison.png", rows)
+        comparison_picture(folder / "comparison.png", document["rows"])
+
+
+def show_comparison(document: dict[str, Any], folder: Path, chosen: str) -> None:
+    """Print a comparison."""
+    from hybridsim.report import comparison, files, tables
+
     if chosen == "json":
         print(files.json_text(document))
     else:
-        tables.print_report(comparison.comparison_table(rows))
+        tables.print_report(comparison.comparison_report(document))
         log.info("comparison written to %s", folder)

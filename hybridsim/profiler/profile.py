@@ -22,6 +22,7 @@ from hybridsim.options import read_option
 from hybridsim.origin import git_revision, host, versions
 from hybridsim.profiler.cpu import measure_cpu
 from hybridsim.profiler.flops import flop_record
+from hybridsim.profiler.payoff import payoff
 from hybridsim.profiler.serving import Serving
 from hybridsim.profiler.settings import ProfileSettings
 from hybridsim.profiler.tables import kind_rows, node_rows, point_rows
@@ -154,6 +155,7 @@ def _profile(
         "crossover_tokens": crossover_tokens(spec, deployment, hardware, settings.batch_sizes[0]),
         "crossover_definitions": DEFINITIONS,
         "workload": serving.workload(workload),
+        "payoff": payoff(serving, twin, workload, settings.utilisation),
         "hardware": asdict(hardware),
         "measurements": _measurements_record(blocks),
         "settings": asdict(settings),

@@ -113,6 +113,15 @@ class Serving:
             ]
         )
 
+    def request(self, workload: Workload, batch_size: int) -> Estimate:
+        """Return the device time of one request served with others, without queueing.
+
+        Its prompt by itself, and its part of the decode steps of `batch_size` sequences together.
+        """
+        first = self.estimate(PREFILL, 1, workload.prompt_tokens)
+        later = self.mean_decode(replace(workload, concurrency=batch_size))
+        return total([(1, first), (workload.output_tokens / batch_size, later)])
+
     def memory(self, context_tokens: int, batch_size: int) -> dict[str, Any]:
         """Return the bytes of each part, and whether the usable memory holds them."""
         memory = self.costs.memory(context_tokens, batch_size, self.deployment)
@@ -137,7 +146,8 @@ class Serving:
             "prompt": ttft_s / workload.prompt_tokens * 1e6,
             "output": tpot_s / concurrency * 1e6,
         }
-        request_device_s = ttft_s + workload.output_tokens * tpot_s / concurrency
+        request_device_s = self.request(workload, concurrency).latency_s
+        largest = self.largest_batch_size(workload.total_tokens)
         return {
             **asdict(workload),
             **time_record(first, "ttft"),
@@ -145,10 +155,11 @@ class Serving:
             "decode_tokens_per_s": concurrency / tpot_s,
             "output_tokens_per_s": workload.output_tokens / request_device_s,
             "memory": self.memory(workload.total_tokens, concurrency),
-            "largest_batch_size": self._largest_batch_size(workload.total_tokens),
-            "largest_batch_size_at_context_target": self._largest_batch_size(
+            "largest_batch_size": largest,
+            "largest_batch_size_at_context_target": self.largest_batch_size(
                 workload.context_target
             ),
+            "decode_tokens_per_s_at_largest_batch": self._decode_tokens_per_s(workload, largest),
             "device_s_per_million_tokens": {
                 part: self.hardware.num_devices * time_s for part, time_s in per_million.items()
             },
@@ -159,7 +170,15 @@ class Serving:
             "provenance": weakest([first.provenance, later.provenance]),
         }
 
-    def _largest_batch_size(self, context_tokens: int) -> int:
+    def _decode_tokens_per_s(self, workload: Workload, batch_size: int) -> float | None:
+        """Return the rate of decoding with so many sequences; None where none fits."""
+        if not batch_size:
+            return None
+        step = self.mean_decode(replace(workload, concurrency=batch_size))
+        return batch_size / step.latency_s
+
+    def largest_batch_size(self, context_tokens: int) -> int:
+        """Return the most sequences of `context_tokens` that fit; 0 where not even one does."""
         return largest_batch_size(self.costs, context_tokens, self.deployment, self.hardware)
 
     def _usd(self, time_s: float) -> float | None:

@@ -40,6 +40,8 @@ class ProfileSettings:
         dtypes: number formats.
         conventions: what counts as a FLOP.
         routing_skew, prefill_chunk_tokens, memory_utilization: see Deployment.
+        utilisation: the part of the largest batch that fits which is served at once, when a model
+            is held against its all-full twin; see payoff.py.
     """
 
     contexts: tuple[int, ...] = DEFAULT_CONTEXTS
@@ -50,6 +52,7 @@ class ProfileSettings:
     routing_skew: float = 0.0
     prefill_chunk_tokens: int = 8192
     memory_utilization: float = 0.9
+    utilisation: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("contexts", "batch_sizes"):
@@ -59,6 +62,8 @@ class ProfileSettings:
             for value in values:
                 if value < 1:
                     raise bad_value(name, list(values), f"{value} must be at least 1")
+        if not 0 < self.utilisation <= 1:
+            raise bad_value("utilisation", self.utilisation, "must be above 0, at most 1")
         self.deployment()  # checks the rest
 
     def deployment(self) -> Deployment:

@@ -1,106 +1,180 @@
-"""Several profiles side by side."""
+"""Several profiles side by side, for the terminal and as flat rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from hybridsim.report.tables import table
 from hybridsim.report.times import origin_text
-from hybridsim.report.units import bytes_text, exact, seconds_text, tokens_text
+from hybridsim.report.units import bytes_text, decimal_text, exact, seconds_text, tokens_text
 
 Record = dict[str, Any]
 
-SCHEMA = "hybridsim/comparison/1"
+
+def comparison_report(document: Record) -> RenderableType:
+    """Return everything a comparison shows, in reading order."""
+    rows = document["rows"]
+    quality = [_quality_table(rows)] if any(row["quality"] for row in rows) else []
+    served = [_served_table(document["served"])] if document.get("served") else []
+    verdicts = Text("\n".join(f"  {row['verdict']}" for row in rows))
+    return Group(
+        models_table(rows),
+        *(workload_table(group) for group in _groups(rows)),
+        crossings_table(rows),
+        *quality,
+        *served,
+        Text("Do they pay off?", "bold"),
+        verdicts,
+    )
 
 
-def comparison_rows(documents: list[Record]) -> list[Record]:
-    """Return one row per profile: what a design review compares.
-
-    `overrides` are those in which the profiles differ.
-    """
-    same = set.intersection(*(set(document["overrides"]) for document in documents))
-    ignored = same if len(documents) > 1 else set()
-    return [_row(document) | {"overrides": _changes(document, ignored)} for document in documents]
-
-
-def _changes(document: Record, ignored: set[str]) -> str:
-    """Return the overrides in which the profile differs and that no other column shows."""
-    shown = ("spec=", "workload=", "hardware=")
-    different = [o for o in document["overrides"] if o not in ignored and not o.startswith(shown)]
-    return " ".join(different)
+def _groups(rows: list[Record]) -> list[list[Record]]:
+    """Return the rows that only differ in the model together."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for row in rows:
+        key = (row["workload"], row["hardware"], row["num_devices"])
+        groups.setdefault(key, []).append(row)
+    return list(groups.values())
 
 
-def _row(document: Record) -> Record:
-    load, cache = document["workload"], document["cache"]
-    tokens = load["prompt_tokens"] + load["output_tokens"]
-    memory = load["memory"]
-    per_sequence = (memory["kv_cache_bytes"] + memory["state_bytes"]) // load["concurrency"]
-    return {
-        "spec": document["spec"]["name"],
-        "hardware": document["hardware"]["name"],
-        "num_devices": document["hardware"]["num_devices"],
-        "workload": load["name"],
-        "parameters": document["parameters"]["total"],
-        "active_parameters": document["parameters"]["active"],
-        "kv_bytes_per_token": cache["kv_bytes_per_token"],
-        "state_bytes_per_sequence": cache["state_bytes_per_sequence"],
-        "context_tokens": tokens,
-        "cache_bytes_per_sequence": per_sequence,
-        "ttft_s": load["ttft_s"],
-        "tpot_s": load["tpot_s"],
-        "output_tokens_per_s": load["output_tokens_per_s"],
-        "total_bytes": memory["total_bytes"],
-        "fits": memory["fits"],
-        "largest_batch_size": load["largest_batch_size"],
-        "output_usd_per_million_tokens": load["cost_usd_per_million_tokens"]["output"],
-        "crossover_memory_tokens": document["crossover_tokens"]["memory"],
-        "beyond_native_context": load["beyond_native_context"],
-        "latency_provenance": load["provenance"],
+def flat_rows(document: Record) -> list[Record]:
+    """Return the rows without nesting, ratios as columns that begin with `ratio_`."""
+    return [
+        {
+            **{key: value for key, value in row.items() if key not in ("ratios", "quality")},
+            **{f"ratio_{key}": value for key, value in row["ratios"].items()},
+            "quality": (row["quality"] or {}).get("summary"),
+        }
+        for row in document["rows"]
+    ]
+
+
+def models_table(rows: list[Record]) -> Table:
+    """Return what each model is and keeps, exact."""
+    lines = {
+        (row["spec"], row["overrides"]): (
+            row["spec"],
+            with_ratio(row, exact(row["parameters"]), "parameters"),
+            with_ratio(row, exact(row["active_parameters"]), "active_parameters"),
+            with_ratio(row, exact(row["kv_bytes_per_token"]), "kv_bytes_per_token"),
+            exact(row["state_bytes_per_sequence"]),
+            row["overrides"],
+        )
+        for row in rows
     }
+    columns = ("spec", "parameters", "active", "KV B/token", "state B", "overrides")
+    title = f"Models, exact; in brackets the ratio to {rows[0]['spec']}"
+    return table(title, columns, lines.values())
 
 
-def comparison_table(rows: list[Record]) -> RenderableType:
-    """Return the comparison for the terminal."""
-    changed = any(row["overrides"] for row in rows)
+def with_ratio(row: Record, text: str, key: str) -> str:
+    """Return a figure's text with its ratio to the baseline."""
+    ratio = row["ratios"][key]
+    return text if ratio is None else f"{text} ({ratio:.3g}x)"
+
+
+def workload_table(rows: list[Record]) -> Table:
+    """Return the models' times and rates for one workload on one device."""
+    first = rows[0]
+    origins = origin_text(row["latency_provenance"] for row in rows)
+    title = (
+        f"{first['workload']} on {first['num_devices']} x {first['hardware']}, context"
+        f" {tokens_text(first['context_tokens'])}; cache exact, memory modelled, times {origins}"
+    )
+    if any(row["beyond_native_context"] for row in rows):
+        title += "; * beyond the native context"
     columns = (
         "spec",
-        "workload",
-        "device",
-        "parameters",
-        "KV B/token",
-        "context",
         "cache/seq",
         "TTFT",
         "TPOT",
-        "out tokens/s",
+        "tokens/s",
         "memory",
-        "fits",
         "max batch",
-        *(["overrides"] if changed else []),
+        "tokens/s there",
+        "USD/Mtok",
+        "device s/Mtok",
+        "overrides",
     )
+    return table(title, columns, [_line(row) for row in rows])
+
+
+def _line(row: Record) -> tuple[str, ...]:
+    rate, usd = "decode_tokens_per_s_at_largest_batch", row["output_usd_per_million_tokens"]
+    return (
+        row["spec"] + (" *" if row["beyond_native_context"] else ""),
+        with_ratio(row, bytes_text(row["cache_bytes_per_sequence"]), "cache_bytes_per_sequence"),
+        with_ratio(row, seconds_text(row["ttft_s"]), "ttft_s"),
+        with_ratio(row, seconds_text(row["tpot_s"]), "tpot_s"),
+        f"{row['output_tokens_per_s']:,.0f}",
+        bytes_text(row["total_bytes"]) + ("" if row["fits"] else " does not fit"),
+        exact(row["largest_batch_size"]),
+        with_ratio(row, decimal_text(row[rate]), rate),
+        "-" if usd is None else f"{usd:.3f}",
+        f"{row['output_device_s_per_million_tokens']:,.0f}",
+        row["overrides"],
+    )
+
+
+def crossings_table(rows: list[Record]) -> Table:
+    """Return from which context on each spec is cheaper than its all-full twin."""
+    names = [key for key in rows[0] if key.startswith("crossover_")]
+    columns = ("spec", *(key.removeprefix("crossover_").removesuffix("_tokens") for key in names))
+    lines = dict.fromkeys((row["spec"], *(exact(row[key]) for key in names)) for row in rows)
+    return table(
+        "Cheaper than the all-full twin beyond, in tokens (hybridsim profile says of what)",
+        columns,
+        lines,
+    )
+
+
+def _quality_table(rows: list[Record]) -> Table:
+    """Return the scores of trained proxies, mean and interval."""
+    found = {row["spec"]: row["quality"] for row in rows if row["quality"]}
+    tasks = sorted({task for quality in found.values() for task in quality["scores"] or {}})
+    lines = [
+        (spec, *(_score(quality["scores"].get(task)) for task in tasks))
+        for spec, quality in found.items()
+    ]
+    return table("Quality of trained proxies", ("spec", *tasks), lines)
+
+
+def _score(score: Record | None) -> str:
+    if score is None:
+        return "-"
+    return f"{score['mean']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+
+
+def _served_table(served: list[Record]) -> Table:
+    """Return predicted against served figures of each benchmark of an engine."""
     lines = [
         (
-            row["spec"],
-            row["workload"],
-            f"{row['num_devices']} x {row['hardware']}",
-            exact(row["parameters"]),
-            exact(row["kv_bytes_per_token"]),
-            tokens_text(row["context_tokens"]) + (" *" if row["beyond_native_context"] else ""),
-            bytes_text(row["cache_bytes_per_sequence"]),
-            seconds_text(row["ttft_s"]),
-            seconds_text(row["tpot_s"]),
-            f"{row['output_tokens_per_s']:,.0f}",
-            bytes_text(row["total_bytes"]),
-            "yes" if row["fits"] else "no",
-            exact(row["largest_batch_size"]),
-            *([row["overrides"]] if changed else []),
+            record["spec"],
+            record["engine"],
+            name,
+            _number(figure["served"]),
+            _number(figure["predicted"]),
+            "-" if figure["ratio"] is None else f"{figure['ratio']:.2f}",
+            figure["provenance"] or "-",
         )
-        for row in rows
+        for record in served
+        for name, figure in record["figures"].items()
     ]
-    origins = origin_text(row["latency_provenance"] for row in rows)
-    title = f"Comparison; parameters and cache exact, memory modelled, times {origins}"
-    if any(row["beyond_native_context"] for row in rows):
-        title += "; * beyond the native context"
-    return table(title, columns, lines)
+    columns = (
+        "spec",
+        "engine",
+        "figure",
+        "served",
+        "predicted",
+        "predicted/served",
+        "predicted by",
+    )
+    return table("Served against predicted", columns, lines)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -227,7 +227,7 @@ def test_a_sweep_gathers_one_comparison(tmp_path: Path) -> None:
         "contexts=[4096]",
     )
     document = json.loads(done.stdout)
-    assert document["schema"] == "hybridsim/comparison/1"
+    assert document["schema"] == "hybridsim/compare/1"
     pairs = [(row["spec"], row["workload"]) for row in document["rows"]]
     assert pairs == [
         ("kimi_linear", "chat"),
