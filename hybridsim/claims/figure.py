@@ -115,7 +115,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "TB/s": lambda v: f"{v / 1e12:.2f} TB/s",
     "USD": lambda v: f"${v:.3f}",
     "ms": lambda v: f"{v * 1e3:.3g} ms",
-    "": lambda v: f"{v:,.0f}" if v == round(v) or v >= 1e4 else f"{v:.3f}",
+    "": lambda v: f"{v:,.0f}" if v == round(v) or v >= 1e4 else f"{v:.4g}",
 }
 
 

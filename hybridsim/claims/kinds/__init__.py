@@ -28,6 +28,7 @@ KINDS: dict[str, type[Kind]] = {
     "per_token_growth": flops.PerTokenGrowth,
     "time_ratio": times.TimeRatio,
     "throughput_ratio": times.ThroughputRatio,
+    "request_ratio": times.RequestRatio,
     "position_price": times.PositionPrice,
     "core_time_ratio": times.CoreTimeRatio,
     "decode_rates": times.DecodeRates,

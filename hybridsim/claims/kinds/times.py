@@ -22,8 +22,9 @@ from hybridsim.measure.estimate import Estimate, weakest
 from hybridsim.measure.model_times import ModelTimes, device_times
 from hybridsim.measure.point import DECODE, PHASES, PREFILL
 from hybridsim.options import read_option
-from hybridsim.profiler.serving import SECONDS_PER_HOUR
+from hybridsim.profiler.serving import SECONDS_PER_HOUR, Serving
 from hybridsim.steps import decode, prefill
+from hybridsim.workload import Workload, parse_workload
 
 
 def device(name: str, num_devices: int = 1) -> Hardware:
@@ -32,7 +33,9 @@ def device(name: str, num_devices: int = 1) -> Hardware:
 
 
 @lru_cache(maxsize=64)
-def _times(subject: Subject, hardware: str, num_devices: int, measured: bool) -> ModelTimes | None:
+def model_times(
+    subject: Subject, hardware: str, num_devices: int, measured: bool
+) -> ModelTimes | None:
     """Return a model's times on a device; None where rows are asked for and it has none."""
     chosen, deployment = device(hardware, num_devices), Deployment()
     rows = device_times(chosen, deployment) if measured else None
@@ -67,7 +70,9 @@ class TimeRatio(Kind):
         require_choice("phase", self.phase, PHASES)
 
     def compute(self) -> Ours | str:
-        times = [_times(s, self.hardware, 1, self.measured) for s in (self.baseline, self.model)]
+        times = [
+            model_times(s, self.hardware, 1, self.measured) for s in (self.baseline, self.model)
+        ]
         if times[0] is None or times[1] is None:
             return f"measured rows of {self.hardware}; it has none"
         pairs = [self._pair(times[0], times[1], batch) for batch in self.batch_sizes]
@@ -132,7 +137,7 @@ class ThroughputRatio(Kind):
                 return (
                     f"more than {self.num_devices} x {self.hardware}: {subject.title} is too large"
                 )
-            times = _times(subject, self.hardware, self.num_devices, False)
+            times = model_times(subject, self.hardware, self.num_devices, False)
             assert times is not None
             step_s = times.estimate(DECODE, batch, self.context_tokens).latency_s
             rates.append((batch / step_s, batch, step_s))
@@ -143,6 +148,42 @@ class ThroughputRatio(Kind):
             f" a step: ({parts[0]}) / ({parts[1]}) = {ratio:.2f}x"
         )
         return Ours(ratio, text, ROOFLINE)
+
+
+@dataclass(frozen=True)
+class RequestRatio(Kind):
+    """The device time of a request at the largest batch that fits, baseline over model.
+
+    Its prompt, and its part of the decode steps; the range is over workloads.
+    """
+
+    unit: ClassVar[str] = "x"
+    baseline: Subject
+    model: Subject
+    workloads: tuple[str, ...]
+    hardware: str
+    num_devices: int = 1
+
+    def compute(self) -> Ours:
+        found = {}
+        for name in self.workloads:
+            workload = parse_workload(read_option("workload", name))
+            theirs, ours = (self._request_s(s, workload) for s in (self.baseline, self.model))
+            found[f"{name} {theirs:.3g} / {ours:.3g} s"] = theirs / ours
+        text = "; ".join(f"{words} = {ratio:.2f}x" for words, ratio in found.items())
+        ratios = sorted(found.values())
+        return Ours(
+            ratios[len(ratios) // 2],
+            f"device time of a request on {self.num_devices} x {self.hardware}: {text}",
+            ROOFLINE,
+            low=ratios[0],
+            high=ratios[-1],
+        )
+
+    def _request_s(self, subject: Subject, workload: Workload) -> float:
+        serving = Serving(subject.costs, Deployment(), device(self.hardware, self.num_devices))
+        batch = serving.largest_batch_size(workload.total_tokens)
+        return serving.request(workload, max(1, batch)).latency_s
 
 
 @dataclass(frozen=True)
@@ -233,7 +274,7 @@ class DecodeRates(Kind):
     def compute(self) -> Ours:
         rates, texts = [], []
         for subject in self.models:
-            times = _times(subject, self.hardware, 1, False)
+            times = model_times(subject, self.hardware, 1, False)
             assert times is not None
             step_s = times.estimate(DECODE, self.batch_size, self.context_tokens).latency_s
             rates.append(self.batch_size / step_s)
