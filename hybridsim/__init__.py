@@ -14,16 +14,18 @@ if TYPE_CHECKING:
     from hybridsim.checkpoint.read import load_pretrained
     from hybridsim.model.build import build_model
     from hybridsim.profiler.profile import profile
+    from hybridsim.report.records import load_records
     from hybridsim.spec.load import load_spec
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "load_pretrained", "load_spec", "profile"]
+__all__ = ["build_model", "load_pretrained", "load_records", "load_spec", "profile"]
 
 _HOMES = {
     "load_spec": "hybridsim.spec.load",
     "build_model": "hybridsim.model.build",
     "load_pretrained": "hybridsim.checkpoint.read",
     "profile": "hybridsim.profiler.profile",
+    "load_records": "hybridsim.report.records",
 }
 
 

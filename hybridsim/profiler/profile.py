@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class Profile:
     document: dict[str, Any]
     nodes: list[dict[str, Any]]
     sweep: list[dict[str, Any]]
+
+    def _repr_html_(self) -> str:
+        """Return the tables and the picture of the cache, as Jupyter shows them."""
+        # By name: what draws a record stands above what makes it.
+        notebook = import_module("hybridsim.report.notebook")
+        return str(notebook.profile_html(self.document, self.sweep))
 
 
 def profile(

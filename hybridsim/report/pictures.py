@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 
@@ -24,9 +24,12 @@ SIZE = (8, 5)
 GIB = 1 << 30
 
 
-def _save(figure: Figure, path: Path) -> None:
+Target = Path | IO[bytes]
+
+
+def _save(figure: Figure, path: Target) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
     plt.close(figure)
 
 
@@ -42,7 +45,7 @@ def _first_batch(rows: list[Record]) -> list[Record]:
     return [row for row in rows if row["batch_size"] == rows[0]["batch_size"]]
 
 
-def cache_picture(path: Path, document: Record, rows: list[Record]) -> None:
+def cache_picture(path: Target, document: Record, rows: list[Record]) -> None:
     """Draw the cache of one sequence against the context, with the all-full twin's."""
     rows = _first_batch(rows)
     contexts = [row["context_tokens"] for row in rows]
@@ -63,7 +66,7 @@ def cache_picture(path: Path, document: Record, rows: list[Record]) -> None:
     _save(figure, path)
 
 
-def latency_picture(path: Path, document: Record, rows: list[Record]) -> None:
+def latency_picture(path: Target, document: Record, rows: list[Record]) -> None:
     """Draw prefill and decode times against the context, the all-full twin's dashed.
 
     Times that are not modelled have their 90 % interval as a band.
@@ -99,7 +102,7 @@ def _latency_lines(axis: Axes, part: str, rows: list[Record], colour: str, label
         axis.plot(contexts, twins, "s--", color=colour, alpha=0.6, label=f"{label}, all-full twin")
 
 
-def breakdown_picture(path: Path, document: Record) -> None:
+def breakdown_picture(path: Target, document: Record) -> None:
     """Draw each kind of node's share of parameters and of the time."""
     kinds = document["kinds"]
     load = document["workload"]
@@ -124,7 +127,7 @@ def breakdown_picture(path: Path, document: Record) -> None:
     _save(figure, path)
 
 
-def comparison_picture(path: Path, rows: list[Record]) -> None:
+def comparison_picture(path: Target, rows: list[Record]) -> None:
     """Draw cache per sequence, TTFT and TPOT of several profiles side by side."""
     origins = origin_text(row["latency_provenance"] for row in rows)
     figures = {

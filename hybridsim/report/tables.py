@@ -261,6 +261,7 @@ def workload_table(document: Record) -> Table:
             seconds_text(device_s["output"]),
             _usd(cost["output"]),
         ),
+        _payoff_row(document["payoff"]),
     ]
     origins = origin_text([load["ttft_provenance"], load["tpot_provenance"]])
     title = (
@@ -268,6 +269,20 @@ def workload_table(document: Record) -> Table:
         f" {load['output_tokens']:,} out, {load['concurrency']} at once"
     )
     return table(title, ("", "figure", "note"), rows)
+
+
+def _payoff_row(record: Record) -> tuple[str, str, str]:
+    """Return whether the model pays off against its all-full twin."""
+    name, tokens = "pays off against the all-full twin", record["from_tokens"]
+    if record["gain"] is None:
+        return (name, record["pays_off"] or "-", record["reason"])
+    beyond = "at no prompt" if tokens is None else f"beyond prompts of {tokens:,} tokens"
+    return (
+        name,
+        f"{record['pays_off']}, {record['gain']:.2f}x",
+        f"requests in the same device time at {record['utilisation']:.0%} of the largest batch;"
+        f" {beyond}",
+    )
 
 
 def _usd(cost: float | None) -> str:

@@ -86,3 +86,16 @@ def test_claims_as_table_json_and_markdown(tmp_path: Path) -> None:
     wrong = run(tmp_path, "claims", "only=[KL-99]")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("hybridsim claims: only=KL-99: no such claim")
+
+
+def test_export_for_vllm_and_the_page(tmp_path: Path) -> None:
+    done = ok(tmp_path, "export", "spec=kimi_linear", "target=vllm", "output=config.json")
+    assert "vllm serve . --load-format dummy" in done.stdout
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["linear_attn_config"]["full_attn_layers"][-1] == 27
+    page = ok(tmp_path, "export", "spec=gla_tiny", "format=markdown", "output=page.md").stdout
+    assert page == (tmp_path / "page.md").read_text()
+    assert "no config.json: spec=gla_tiny: no family of the reference has all of" in page
+    wrong = run(tmp_path, "export", "target=sglang")
+    assert wrong.returncode == 1
+    assert "target=sglang: no such target (known: transformers, vllm)" in wrong.stderr
