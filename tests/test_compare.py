@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from measured import sweep, write_store
+from rich.console import Console
 from shipped import costs
 
 from hybridsim import load_spec, profile
@@ -23,6 +25,7 @@ from hybridsim.options import read_option
 from hybridsim.paths import CONF_DIR
 from hybridsim.profiler.comparison import comparison_document, enough_devices
 from hybridsim.profiler.served import read_benchmark, served_record
+from hybridsim.report.comparison import comparison_report, flat_rows
 from hybridsim.steps import decode, prefill
 from hybridsim.workload import parse_workload
 
@@ -115,19 +118,25 @@ def test_intervals_of_measured_times_reach_the_verdict(
 
 def test_quality_is_that_of_the_last_training_with_the_name() -> None:
     score = {"mean": 0.9, "low": 0.8, "high": 0.95, "seeds": [0.9], "chance": 0.1}
-    trained = [
-        {"schema": "hybridsim/train/1", "spec": "kimi_linear", "scores": {}, "summary": 0.1},
-        {
-            "schema": "hybridsim/train/1",
-            "spec": {"name": "kimi_linear"},
-            "scores": {"recall": score},
-            "summary": 0.9,
-        },
-    ]
+    head = {"schema": "hybridsim/train/1", "proxy": {"name": "quick"}}
+    first = {"spec": "kimi_linear", "scores": {"recall": None}, "summary": None}
+    last = {
+        "spec": {"name": "kimi_linear", "layer_pattern": "(LLLF)*6 LLF"},
+        "scores": {"recall": score, "stacks": None},
+        "summary": {"mean": 0.9, "low": 0.8, "high": 0.95},
+    }
+    other = last | {"spec": {"name": "kimi_linear", "layer_pattern": "(F)*"}}
+    trained = [head | one for one in (first, last, other)]
     rows = comparison_document(documents("kimi_linear", "kimi_linear_mla"), trained)["rows"]
-    assert rows[0]["quality"]["summary"] == 0.9
+    assert rows[0]["quality"]["summary"] == last["summary"]
     assert rows[0]["quality"]["scores"]["recall"] == score
     assert rows[1]["quality"] is None
+    flat = flat_rows({"rows": rows})
+    assert [row["quality"] for row in flat] == [0.9, None]
+    shown = StringIO()
+    report = comparison_report({"rows": rows})
+    Console(file=shown, width=200).print(report)
+    assert "0.900 (0.800 to 0.950)" in shown.getvalue()
 
 
 def test_as_many_devices_as_hold_every_model() -> None:

@@ -13,6 +13,7 @@ from hybridsim.errors import SpecError
 from hybridsim.graph import build_graph
 from hybridsim.hardware import Hardware
 from hybridsim.profiler.payoff import NO, UNRESOLVED, YES
+from hybridsim.spec.pattern import expand_pattern
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.workload import Workload
 
@@ -49,7 +50,7 @@ def comparison_document(
     """
     rows = comparison_rows(documents)
     for row in rows:
-        row["quality"] = _quality(row["spec"], trained)
+        row["quality"] = _quality(row, trained)
         row["ratios"] = _ratios(row, _baseline(row, rows))
     return {
         "schema": SCHEMA,
@@ -116,18 +117,21 @@ def _row(document: Record) -> Record:
     }
 
 
-def _quality(spec: str, trained: Sequence[Record]) -> Record | None:
-    """Return the scores of the last training of a spec."""
-    found = [record for record in trained if _trained_spec(record) == spec]
+def _quality(row: Record, trained: Sequence[Record]) -> Record | None:
+    """Return the scores of the last training of a row's model."""
+    found = [record for record in trained if _is_of(record, row)]
     if not found:
         return None
-    record = found[-1]
-    return {key: record.get(key) for key in ("summary", "scores", "proxy")}
+    return {key: found[-1].get(key) for key in ("summary", "scores", "proxy")}
 
 
-def _trained_spec(record: Record) -> Any:
-    spec = record.get("spec")
-    return spec.get("name") if isinstance(spec, dict) else spec
+def _is_of(record: Record, row: Record) -> bool:
+    """Whether a training was of a row's model: the same name, and pattern where it has one."""
+    spec = record["spec"] if isinstance(record["spec"], dict) else {"name": record["spec"]}
+    pattern = spec.get("layer_pattern")
+    letters = row["layer_pattern"]
+    same = pattern is None or expand_pattern(pattern, len(letters)) == letters
+    return bool(spec.get("name") == row["spec"] and same)
 
 
 def _baseline(row: Record, rows: Sequence[Record]) -> Record:

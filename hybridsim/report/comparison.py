@@ -32,6 +32,12 @@ def comparison_report(document: Record) -> RenderableType:
     )
 
 
+def _mean(quality: Record | None) -> float | None:
+    """Return the one number that sums a training up."""
+    summary = None if quality is None else quality["summary"]
+    return summary["mean"] if isinstance(summary, dict) else summary
+
+
 def _groups(rows: list[Record]) -> list[list[Record]]:
     """Return the rows that only differ in the model together."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -47,7 +53,7 @@ def flat_rows(document: Record) -> list[Record]:
         {
             **{key: value for key, value in row.items() if key not in ("ratios", "quality")},
             **{f"ratio_{key}": value for key, value in row["ratios"].items()},
-            "quality": (row["quality"] or {}).get("summary"),
+            "quality": _mean(row["quality"]),
         }
         for row in document["rows"]
     ]

@@ -69,14 +69,10 @@ def _profile_rows(record: Record) -> list[Record]:
 
 
 def _train_rows(record: Record) -> list[Record]:
-    """Return a row per task."""
-    spec = record["spec"]
-    head = {
-        "spec": spec.get("name") if isinstance(spec, dict) else spec,
-        "proxy": record["proxy"] if isinstance(record["proxy"], str) else None,
-        "summary": record["summary"],
-    }
-    return [head | {"task": task, **score} for task, score in record["scores"].items()]
+    """Return a row per task; one that could not be trained has no score."""
+    head = _flat({key: record[key] for key in ("spec", "proxy", "summary")})
+    scores = record["scores"].items()
+    return [head | {"task": task, **(score or {})} for task, score in scores]
 
 
 def _search_rows(record: Record) -> list[Record]:
