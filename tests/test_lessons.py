@@ -37,10 +37,11 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_lesson_runs(name: str, environment: dict[str, str], tmp_path: Path) -> None:
     blocks = BLOCK.findall((LESSONS / name).read_text())
-    assert len(blocks) >= 4
+    assert len(blocks) >= 3
     script = tmp_path / "lesson.py"
     script.write_text("\n".join(blocks))
     done = subprocess.run(
