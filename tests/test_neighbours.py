@@ -82,7 +82,7 @@ def test_what_vllm_cannot_serve_is_one_line() -> None:
 
 
 def test_the_page_has_the_figures_of_the_profile() -> None:
-    found = profile("kimi_linear", workload="agent_128k", **QUICK)
+    found = profile("kimi_linear", workload="agent_128k", hardware="mi300x", **QUICK)
     page = summary_page(found.document, found.sweep, ["a note"])
     assert len(page.splitlines()) < 60  # one page
     assert page.isascii()

@@ -176,12 +176,10 @@ def _gain_text(record: Record) -> str:
 def _from_text(record: Record) -> str:
     tokens = record["from_tokens"]
     if tokens is None:
-        return "at no prompt does it"
-    return (
-        "it does from the first token on"
-        if tokens == 0
-        else f"it does beyond prompts of {tokens:,} tokens"
-    )
+        return "a gain at no prompt"
+    if tokens == 0:
+        return "a gain at every prompt"
+    return f"a gain beyond prompts of {tokens:,} tokens"
 
 
 def enough_devices(

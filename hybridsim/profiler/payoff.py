@@ -26,7 +26,7 @@ def payoff(
 
     `gain` is the twin's device time for a request over the model's, between `gain_low` and
     `gain_high` where times have intervals. `from_tokens` is the prompt beyond which the model
-    takes less, the answer as the workload's; modelled, with one sequence where none fits.
+    takes less, the answer as the workload's, with one sequence where none fits.
 
     Args:
         serving: the model on its device.
@@ -95,7 +95,6 @@ def _from_tokens(
     serving: Serving, twin: Serving, workload: Workload, utilisation: float
 ) -> int | None:
     """Return the last prompt with which the model takes at least as long, None if all do."""
-    models = [Serving(s.costs, s.deployment, s.hardware) for s in (serving, twin)]
 
     def saving(prompt_tokens: int) -> float:
         asked = replace(
@@ -105,7 +104,7 @@ def _from_tokens(
         )
         ours, theirs = (
             model.request(asked, max(1, _batch_size(model, asked, utilisation))).latency_s
-            for model in models
+            for model in (serving, twin)
         )
         return theirs - ours
 
