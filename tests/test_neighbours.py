@@ -38,7 +38,7 @@ NOT_SERVED = {
 @pytest.mark.parametrize("name", spec_names())
 def test_what_vllm_reads_is_the_model(name: str) -> None:
     if name in NOT_SERVED:
-        with pytest.raises(SpecError, match="no family|vLLM serves no"):
+        with pytest.raises(SpecError, match=r"no family|vLLM serves no"):
             exported(name)
         return
     spec, config = exported(name)
