@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from hybridsim import load_records, load_spec, profile
 from hybridsim.claims.claim import claims_document
 from hybridsim.errors import HybridsimError, SpecError
 from hybridsim.families.convert import export_config, import_config, model_differences
 from hybridsim.families.vllm import vllm_config
+from hybridsim.paths import CONF_DIR
 from hybridsim.profiler.comparison import comparison_document
 from hybridsim.report.summary_page import summary_page
+from hybridsim.spec import source
 from hybridsim.spec.load import spec_names
 
 FACTS = Path(__file__).parent / "facts"
@@ -144,3 +148,15 @@ def test_a_profile_shows_itself_in_a_notebook() -> None:
     assert "<script" not in html
     picture = html.partition("data:image/png;base64,")[2].partition('"')[0]
     assert base64.b64decode(picture).startswith(b"\x89PNG")
+
+
+def test_the_page_of_neighbours_names_what_there_is() -> None:
+    """Its commands compose: keys and values of Hydra's overrides exist."""
+    text = (FACTS.parent.parent / "docs" / "neighbours.md").read_text()
+    commands = re.findall(r"hybridsim (compare|export) ([^`\n]*)", text)
+    assert len(commands) == 3
+    for name, line in commands:
+        overrides = [word.replace("./mine.yaml", "kimi_linear") for word in line.split()]
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            source.register()
+            assert compose(name, overrides)
