@@ -71,12 +71,23 @@ class ModelTimes:
         self._nodes = [(block, names) for block, names in graph_blocks(graph)]
         self._ops = {block: Counter(ops[n] for n in names) for block, names in self._nodes}
         self._counts = Counter(block for block, _ in self._nodes)
+        self._layers = [graph.dag.nodes[names[0]]["layer"] for _, names in self._nodes]
         self._of_block = lru_cache(maxsize=65536)(self._estimate)
 
     def estimate(self, phase: str, batch_size: int, context_tokens: int) -> Estimate:
         """Return the time of a prefill of, or of a decode step after, `context_tokens` each."""
         point = self._point(phase, batch_size, context_tokens)
         return total([(n, self._of_block(block, point)) for block, n in self._counts.items()])
+
+    def by_layer(
+        self, phase: str, batch_size: int, context_tokens: int
+    ) -> dict[int | None, Estimate]:
+        """Return the time of each layer, and of what is outside the layers under None."""
+        point = self._point(phase, batch_size, context_tokens)
+        parts: dict[int | None, list[tuple[float, Estimate]]] = {}
+        for layer, (block, _) in zip(self._layers, self._nodes, strict=True):
+            parts.setdefault(layer, []).append((1, self._of_block(block, point)))
+        return {layer: total(found) for layer, found in parts.items()}
 
     def shares(
         self, phase: str, batch_size: int, context_tokens: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol
 
 from hybridsim.conventions import SERVED
 from hybridsim.cost.model import ModelCosts
@@ -21,7 +21,6 @@ from hybridsim.cost.roofline import (
 )
 from hybridsim.hardware import Hardware
 from hybridsim.measure.estimate import Estimate, total, weakest
-from hybridsim.measure.model_times import ModelTimes
 from hybridsim.measure.point import DECODE, PREFILL
 from hybridsim.steps import decode, prefill
 from hybridsim.workload import Workload
@@ -29,6 +28,13 @@ from hybridsim.workload import Workload
 SECONDS_PER_HOUR = 3600
 
 Point = dict[str, Any]
+
+
+class StepTimes(Protocol):
+    """What gives the times of a model's steps."""
+
+    def estimate(self, phase: str, batch_size: int, context_tokens: int) -> Estimate:
+        """Return the time of a prefill of, or of a decode step after, `context_tokens` each."""
 
 
 def time_record(estimate: Estimate, name: str = "") -> dict[str, Any]:
@@ -60,7 +66,7 @@ class Serving:
         deployment: Deployment,
         hardware: Hardware,
         native_context: float = math.inf,
-        times: ModelTimes | None = None,
+        times: StepTimes | None = None,
     ) -> None:
         self.costs = costs
         self.native_context = native_context

@@ -1,0 +1,324 @@
+"""Candidates that a space's data allow, feasible by construction. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import comb
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hybridsim.cost.op import Deployment
+from hybridsim.errors import SpecError
+from hybridsim.hardware import Hardware
+from hybridsim.measure.estimate import BlockTimes
+from hybridsim.spec.pattern import compress_pattern
+from hybridsim.spec.schema import ModelSpec
+from hybridsim.workload import Workload
+from search.candidate import Candidate
+from search.costs import Counts, PlacementCosts
+from search.encoding import FreeEncoding, ListedEncoding
+from search.limits import Limits
+from search.settings import FIXED, FREE, SpaceSettings
+from search.variants import Variants
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
+
+MAX_UNITS = 200_000  # of a periodic placement
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Where and for what candidates are served.
+
+    Attributes:
+        workload: sizes of prompts and answers.
+        hardware: the device.
+        deployment: number formats.
+        blocks: times from the device's rows; None models every time.
+    """
+
+    workload: Workload
+    hardware: Hardware
+    deployment: Deployment
+    blocks: BlockTimes | None = None
+
+
+class Space:
+    """The candidates of a space around a base.
+
+    Args:
+        base: the spec that the search starts from.
+        settings: what may vary.
+        serve: device and workload, of which limits are.
+
+    Raises:
+        SpecError: the settings do not fit the base, or no candidate keeps to the limits.
+    """
+
+    def __init__(self, base: ModelSpec, settings: SpaceSettings, serve: Serve) -> None:
+        self.base, self.settings, self.serve = base, settings, serve
+        self.variants = Variants(base, settings)
+        spec = self.variants.spec(self.variants.base_options)
+        self.letters = _letters(spec, settings)
+        self.full_letters = "".join(c for c in self.letters if _is_full(spec, c))
+        self.template = _template(spec, settings, self.letters)
+        self.free = [i for i, letter in enumerate(self.template) if letter is None]
+        self.fixed_full_layers = sum(_is_full(spec, c) for c in self.template if c is not None)
+        self._costs: dict[tuple[int, ...], PlacementCosts] = {}
+        self.limits = Limits(self)
+        self._feasible: dict[tuple[int, ...], list[Counts]] = {}
+        self._refuse_if_empty()
+
+    def _refuse_if_empty(self) -> None:
+        for options in self.variants.all_options():
+            if self.feasible_counts(options):
+                return
+        raise SpecError(f"space={self.settings.name}: no candidate; {self.limits.why_empty()}")
+
+    @cached_property
+    def patterns(self) -> list[str] | None:
+        """The placements of a periodic or fixed space, those outside the limits too; else None."""
+        if self.settings.placement == FREE:
+            return None
+        if self.settings.placement == FIXED:
+            return [self.base.layer_letters]
+        return _tilings(self.letters, self.template, self.settings.max_period)
+
+    @cached_property
+    def encoding(self) -> FreeEncoding | ListedEncoding:
+        """How candidates are parameters of a trial."""
+        if self.patterns is None:
+            return FreeEncoding(self)
+        return ListedEncoding(self, self.listed)
+
+    @cached_property
+    def listed(self) -> list[str]:
+        """The placements of a periodic or fixed space that some combination of options allows."""
+        every = [set(self.feasible_counts(options)) for options in self.all_options]
+        allowed = set().union(*every)
+        return [p for p in self.patterns or [] if self.counts(p) in allowed]
+
+    @cached_property
+    def all_options(self) -> list[tuple[int, ...]]:
+        """The combinations of options that some placement makes feasible."""
+        return [o for o in self.variants.all_options() if self.feasible_counts(o)]
+
+    def costs(self, options: tuple[int, ...]) -> PlacementCosts:
+        """Return the costs of the placements of a combination of options."""
+        if options not in self._costs:
+            serve = self.serve
+            self._costs[options] = PlacementCosts(
+                self.variants.spec(options),
+                self.letters,
+                self.free,
+                serve.deployment,
+                serve.hardware,
+                serve.blocks,
+            )
+        return self._costs[options]
+
+    def counts(self, letters: str) -> Counts:
+        """Return how many free layers have each letter."""
+        taken = "".join(letters[i] for i in self.free)
+        return tuple(map(taken.count, self.letters))
+
+    def feasible_counts(self, options: tuple[int, ...]) -> list[Counts]:
+        """Return the numbers of layers of each letter that keep to every limit."""
+        if options not in self._feasible:
+            self._feasible[options] = [
+                counts for counts in self._all_counts if self.limits.allow(options, counts)
+            ]
+        return self._feasible[options]
+
+    @cached_property
+    def _all_counts(self) -> list[Counts]:
+        if self.patterns is not None:
+            return sorted({self.counts(pattern) for pattern in self.patterns})
+        return list(_compositions(len(self.free), len(self.letters)))
+
+    def __contains__(self, candidate: Candidate) -> bool:
+        letters = candidate.letters
+        if len(letters) != len(self.template) or len(candidate.options) != len(
+            self.variants.choices
+        ):
+            return False
+        if any(want not in (None, got) for want, got in zip(self.template, letters, strict=True)):
+            return False
+        if any(letters[i] not in self.letters for i in self.free):
+            return False
+        if self.patterns is not None and letters not in self.listed:
+            return False
+        return self.counts(letters) in self.feasible_counts(candidate.options)
+
+    @cached_property
+    def size(self) -> int:
+        """How many candidates there are; options that change nothing are counted apart."""
+        every = (self.feasible_counts(options) for options in self.all_options)
+        if self.patterns is None:
+            return sum(sum(map(arrangements, counts)) for counts in every)
+        return sum(sum(self.counts(p) in set(c) for p in self.patterns) for c in every)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield every candidate once, in a fixed order."""
+        seen: set[Candidate] = set()
+        for options in self.all_options:
+            allowed = set(self.feasible_counts(options))
+            for letters in self._placements():
+                if self.counts(letters) in allowed:
+                    candidate = self.canonical(Candidate(letters, options))
+                    if candidate not in seen:
+                        seen.add(candidate)
+                        yield candidate
+
+    def _placements(self) -> Iterator[str]:
+        if self.patterns is not None:
+            yield from self.patterns
+            return
+        for taken in product(self.letters, repeat=len(self.free)):
+            yield self.fill(taken)
+
+    def fill(self, taken: Sequence[str]) -> str:
+        """Return the pattern whose free layers have these letters, in order."""
+        rest = iter(taken)
+        return "".join(next(rest) if letter is None else letter for letter in self.template)
+
+    def canonical(self, candidate: Candidate) -> Candidate:
+        """Return the one candidate that stands for all with the same graph.
+
+        A choice about a mixer that no layer has makes no difference: the base's option stands for
+        all, where that is feasible.
+        """
+        spec = self.variants.spec(candidate.options)
+        used = set(candidate.letters) | set(spec.ffn_letters)
+        used |= {part for letter in candidate.letters for part in spec.layer_mixers(letter)}
+        options = tuple(
+            base if (about := self.variants.letters_of(name)) is not None and not about & used
+            else option
+            for name, option, base in zip(
+                self.variants.choices, candidate.options, self.variants.base_options, strict=True
+            )
+        )  # fmt: skip
+        if self.counts(candidate.letters) in self.feasible_counts(options):
+            return Candidate(candidate.letters, options)
+        return candidate
+
+    def random(self, draw: np.random.Generator) -> Candidate:
+        """Return a candidate: uniform over options, then numbers of letters, then placements.
+
+        Not uniform over placements: nearly all of those have the middle number of each letter.
+        """
+        options = self.all_options[draw.integers(len(self.all_options))]
+        if self.patterns is not None:
+            allowed = set(self.feasible_counts(options))
+            patterns = [p for p in self.listed if self.counts(p) in allowed]
+            return self.canonical(Candidate(patterns[draw.integers(len(patterns))], options))
+        counts = self.feasible_counts(options)
+        chosen = counts[draw.integers(len(counts))]
+        taken = [letter for letter, n in zip(self.letters, chosen, strict=True) for _ in range(n)]
+        shuffled = [taken[i] for i in draw.permutation(len(taken))]
+        return self.canonical(Candidate(self.fill(shuffled), options))
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """Return the parameters of a trial: see search/encoding.py."""
+        return self.encoding.distributions()
+
+    def suggest(self, trial: Trial) -> Candidate:
+        """Return the candidate that a trial's sampler chose."""
+        params: dict[str, Any] = {
+            name: trial._suggest(name, distribution)
+            for name, distribution in self.distributions().items()
+        }
+        return self.encoding.decode(params)
+
+    def spec(self, candidate: Candidate) -> ModelSpec:
+        """Return the spec of a candidate."""
+        variant = self.variants.spec(candidate.options)
+        return variant.with_patterns(layer_pattern=compress_pattern(candidate.letters))
+
+    def full_layers(self, letters: str) -> int:
+        """Return how many layers have full attention."""
+        return sum(_is_full(self.variants.spec(self.variants.base_options), c) for c in letters)
+
+
+def arrangements(counts: Counts) -> int:
+    """Return in how many orders that many letters can stand."""
+    ways, left = 1, sum(counts)
+    for n in counts:
+        ways *= comb(left, n)
+        left -= n
+    return ways
+
+
+def _compositions(total: int, parts: int) -> Iterator[Counts]:
+    if parts == 1:
+        yield (total,)
+        return
+    for first in range(total + 1):
+        for rest in _compositions(total - first, parts - 1):
+            yield (first, *rest)
+
+
+def _is_full(spec: ModelSpec, letter: str) -> bool:
+    parts = spec.layer_mixers(letter)
+    return len(parts) == 1 and spec.mixers[parts].is_full_attention
+
+
+def _letters(spec: ModelSpec, settings: SpaceSettings) -> str:
+    """Return the letters that free layers may have, cheap ones first."""
+    layers = {**spec.mixers, **spec.parallel}
+    given = settings.letters
+    if given is None:
+        mixing = [letter for letter in spec.layer_letters if letter in layers]
+        full = [letter for letter in spec.mixers if _is_full(spec, letter)]
+        given = "".join(dict.fromkeys([*mixing, *full[:1], *settings.mixers]))
+    for letter in given:
+        if letter not in layers:
+            raise SpecError(
+                f"space.letters={given}: the base has no mixer {letter}"
+                f" (defined: {', '.join(sorted(layers))})"
+            )
+    if len(set(given)) < len(given) or not given:
+        raise SpecError(f"space.letters={given}: must name each letter once, and at least one")
+    return "".join(sorted(given, key=lambda letter: _is_full(spec, letter)))
+
+
+def _template(spec: ModelSpec, settings: SpaceSettings, letters: str) -> list[str | None]:
+    """Return the letter of each layer that is pinned, None for those that vary."""
+    mixing = {**spec.mixers, **spec.parallel}
+    made: list[str | None] = [None if letter in mixing else letter for letter in spec.layer_letters]
+    if settings.placement == FIXED:
+        return list(spec.layer_letters)
+    ends = (("first", settings.first, 0), ("last", settings.last, len(made) - len(settings.last)))
+    for key, pinned, at in ends:
+        if len(pinned) > len(made):
+            raise SpecError(f"space.{key}={pinned}: the base has only {len(made)} layers")
+        for index, letter in enumerate(pinned):
+            if letter not in mixing:
+                raise SpecError(f"space.{key}={pinned}: the base has no mixer {letter}")
+            made[at + index] = letter
+    return made
+
+
+def _tilings(letters: str, template: list[str | None], max_period: int) -> list[str]:
+    """Return every placement that repeats a unit of at most so many layers, shortest units first.
+
+    The unit is cut off at the end; pinned layers keep their letter.
+    """
+    longest = min(max_period, len(template))
+    if sum(len(letters) ** size for size in range(1, longest + 1)) > MAX_UNITS:
+        raise SpecError(
+            f"space.max_period={max_period}: more than {MAX_UNITS:,} units of"
+            f" {len(letters)} letters; give a shorter one"
+        )
+    made: dict[str, None] = {}
+    for size in range(1, longest + 1):
+        for unit in product(letters, repeat=size):
+            tiled = (unit[i % size] if pin is None else pin for i, pin in enumerate(template))
+            made["".join(tiled)] = None
+    return list(made)
