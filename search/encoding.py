@@ -48,7 +48,7 @@ class FreeEncoding:
         return made
 
     def _feasible_array(self, options: tuple[int, ...]) -> np.ndarray[Any, Any]:
-        return np.array(self._space.feasible_counts(options))
+        return np.array(list(self._space.feasible_counts(options)))
 
     def decode(self, params: Mapping[str, Any]) -> Candidate:
         """Return the candidate of a trial's parameters."""
@@ -101,7 +101,7 @@ class ListedEncoding:
         """Return the candidate of a trial's parameters, or the next that keeps to the limits."""
         space = self._space
         options = feasible_options(space, taken_options(space, params))
-        allowed = set(space.feasible_counts(options))
+        allowed = space.feasible_counts(options)
         ordered = self._patterns[params[UNIT] :] + self._patterns[: params[UNIT]]
         letters = next(p for p in ordered if space.counts(p) in allowed)
         return space.canonical(Candidate(letters, options))

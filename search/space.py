@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import comb
+from random import Random
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from hybridsim.cost.op import Deployment
 from hybridsim.errors import SpecError
@@ -68,11 +67,13 @@ class Space:
         self.letters = _letters(spec, settings)
         self.full_letters = "".join(c for c in self.letters if _is_full(spec, c))
         self.template = _template(spec, settings, self.letters)
+        self._pinned = [self.template.count(letter) for letter in self.letters]
         self.free = [i for i, letter in enumerate(self.template) if letter is None]
         self.fixed_full_layers = sum(_is_full(spec, c) for c in self.template if c is not None)
+        self._pins = [(i, letter) for i, letter in enumerate(self.template) if letter is not None]
         self._costs: dict[tuple[int, ...], PlacementCosts] = {}
         self.limits = Limits(self)
-        self._feasible: dict[tuple[int, ...], list[Counts]] = {}
+        self._feasible: dict[tuple[int, ...], dict[Counts, None]] = {}
         self._refuse_if_empty()
 
     def _refuse_if_empty(self) -> None:
@@ -105,6 +106,10 @@ class Space:
         return [p for p in self.patterns or [] if self.counts(p) in allowed]
 
     @cached_property
+    def _listed_set(self) -> frozenset[str]:
+        return frozenset(self.listed)
+
+    @cached_property
     def all_options(self) -> list[tuple[int, ...]]:
         """The combinations of options that some placement makes feasible."""
         return [o for o in self.variants.all_options() if self.feasible_counts(o)]
@@ -125,16 +130,17 @@ class Space:
 
     def counts(self, letters: str) -> Counts:
         """Return how many free layers have each letter."""
-        taken = "".join(letters[i] for i in self.free)
-        return tuple(map(taken.count, self.letters))
+        return tuple(
+            letters.count(letter) - pinned
+            for letter, pinned in zip(self.letters, self._pinned, strict=True)
+        )
 
-    def feasible_counts(self, options: tuple[int, ...]) -> list[Counts]:
+    def feasible_counts(self, options: tuple[int, ...]) -> KeysView[Counts]:
         """Return the numbers of layers of each letter that keep to every limit."""
         if options not in self._feasible:
-            self._feasible[options] = [
-                counts for counts in self._all_counts if self.limits.allow(options, counts)
-            ]
-        return self._feasible[options]
+            allowed = (c for c in self._all_counts if self.limits.allow(options, c))
+            self._feasible[options] = dict.fromkeys(allowed)
+        return self._feasible[options].keys()
 
     @cached_property
     def _all_counts(self) -> list[Counts]:
@@ -143,18 +149,17 @@ class Space:
         return list(_compositions(len(self.free), len(self.letters)))
 
     def __contains__(self, candidate: Candidate) -> bool:
-        letters = candidate.letters
-        if len(letters) != len(self.template) or len(candidate.options) != len(
-            self.variants.choices
-        ):
+        letters, options = candidate.letters, candidate.options
+        if len(letters) != len(self.template) or len(options) != len(self.variants.sizes):
             return False
-        if any(want not in (None, got) for want, got in zip(self.template, letters, strict=True)):
+        if not all(0 <= o < size for o, size in zip(options, self.variants.sizes, strict=True)):
             return False
-        if any(letters[i] not in self.letters for i in self.free):
+        if any(letters[i] != letter for i, letter in self._pins):
             return False
-        if self.patterns is not None and letters not in self.listed:
+        if self.patterns is not None and letters not in self._listed_set:
             return False
-        return self.counts(letters) in self.feasible_counts(candidate.options)
+        counts = self.counts(letters)
+        return sum(counts) == len(self.free) and counts in self.feasible_counts(options)
 
     @cached_property
     def size(self) -> int:
@@ -162,13 +167,13 @@ class Space:
         every = (self.feasible_counts(options) for options in self.all_options)
         if self.patterns is None:
             return sum(sum(map(arrangements, counts)) for counts in every)
-        return sum(sum(self.counts(p) in set(c) for p in self.patterns) for c in every)
+        return sum(sum(self.counts(p) in c for p in self.patterns) for c in every)
 
     def candidates(self) -> Iterator[Candidate]:
         """Yield every candidate once, in a fixed order."""
         seen: set[Candidate] = set()
         for options in self.all_options:
-            allowed = set(self.feasible_counts(options))
+            allowed = self.feasible_counts(options)
             for letters in self._placements():
                 if self.counts(letters) in allowed:
                     candidate = self.canonical(Candidate(letters, options))
@@ -194,6 +199,8 @@ class Space:
         A choice about a mixer that no layer has makes no difference: the base's option stands for
         all, where that is feasible.
         """
+        if not self.variants.varied:
+            return candidate
         spec = self.variants.spec(candidate.options)
         used = set(candidate.letters) | set(spec.ffn_letters)
         used |= {part for letter in candidate.letters for part in spec.layer_mixers(letter)}
@@ -208,21 +215,20 @@ class Space:
             return Candidate(candidate.letters, options)
         return candidate
 
-    def random(self, draw: np.random.Generator) -> Candidate:
+    def random(self, draw: Random) -> Candidate:
         """Return a candidate: uniform over options, then numbers of letters, then placements.
 
         Not uniform over placements: nearly all of those have the middle number of each letter.
         """
-        options = self.all_options[draw.integers(len(self.all_options))]
+        options = draw.choice(self.all_options)
+        allowed = self.feasible_counts(options)
         if self.patterns is not None:
-            allowed = set(self.feasible_counts(options))
-            patterns = [p for p in self.listed if self.counts(p) in allowed]
-            return self.canonical(Candidate(patterns[draw.integers(len(patterns))], options))
-        counts = self.feasible_counts(options)
-        chosen = counts[draw.integers(len(counts))]
+            listed = [p for p in self.listed if self.counts(p) in allowed]
+            return self.canonical(Candidate(draw.choice(listed), options))
+        chosen = draw.choice(list(allowed))
         taken = [letter for letter, n in zip(self.letters, chosen, strict=True) for _ in range(n)]
-        shuffled = [taken[i] for i in draw.permutation(len(taken))]
-        return self.canonical(Candidate(self.fill(shuffled), options))
+        draw.shuffle(taken)
+        return self.canonical(Candidate(self.fill(taken), options))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Return the parameters of a trial: see search/encoding.py."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
@@ -33,7 +34,9 @@ class Variants:
                 raise SpecError(f"space.mixers.{letter}: the base has a mixer {letter} already")
             self._fields["mixers"][letter] = dict(mixer)
         self.choices = {name: _changes(name, opts) for name, opts in settings.choices.items()}
-        self.count = prod(map(len, self.choices.values()))
+        self.sizes = [len(options) for options in self.choices.values()]
+        self.varied = [index for index, size in enumerate(self.sizes) if size > 1]
+        self.count = prod(self.sizes)
         if self.count > MAX_VARIANTS:
             raise SpecError(
                 f"space.choices: {self.count:,} combinations; must be at most {MAX_VARIANTS:,}"
@@ -41,7 +44,7 @@ class Variants:
         self._specs: dict[tuple[int, ...], ModelSpec] = {}
         self.spec(self.base_options)
 
-    @property
+    @cached_property
     def base_options(self) -> tuple[int, ...]:
         """For each choice the option that leaves the base as it is, else the first."""
         return tuple(self._unchanged(options) for options in self.choices.values())
@@ -54,7 +57,7 @@ class Variants:
 
     def all_options(self) -> list[tuple[int, ...]]:
         """Return every combination of options."""
-        return list(product(*(range(len(options)) for options in self.choices.values())))
+        return list(product(*map(range, self.sizes)))
 
     def changes(self, options: tuple[int, ...]) -> dict[str, Any]:
         """Return the fields that a combination of options sets."""
