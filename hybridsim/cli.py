@@ -20,10 +20,13 @@ COMMANDS = {
     "claims": ("hybridsim.commands.claims", "Recompute what the literature claims."),
     "import": ("hybridsim.commands.import_config", "Read a published config.json as a spec file."),
     "export": ("hybridsim.commands.export", "Write a spec as a config.json of transformers."),
+    "search": ("search.command", "Search ratio and placement: the Pareto frontier for a workload."),
     "generate": ("hybridsim.commands.generate", "Continue a prompt with a checkpoint's weights."),
 }
 # command -> the key that a first argument without `=` is the value of
 POSITIONAL = {"import": "config"}
+# command -> what its keys may also be called: `base=kimi_linear`, `base.hidden_size=1024`
+ALIASES = {"search": {"base": "spec"}}
 
 USAGE = """\
 usage: hybridsim COMMAND [key=value ...] [--multirun] [--help]
@@ -40,6 +43,7 @@ examples:
   hybridsim profile spec=kimi_linear 'spec.layer_pattern=(LLLLLF)*4 LLF' format=json
   hybridsim compare specs=[kimi_linear,kimi_linear_mla] workloads=[chat,agent_128k]
   hybridsim profile -m spec=kimi_linear,qwen3_next workload=chat,agent_128k
+  hybridsim search base=kimi_linear workload=agent_128k objectives=[decode_latency,quality]
   hybridsim import path/to/config.json name=new_model && hybridsim profile spec=./new_model.yaml
 """
 INTERRUPTED = 130
@@ -75,7 +79,7 @@ def run(command: str, prog: str, args: list[str]) -> None:
     """
     from hybridsim.spec.overrides import quote_patterns
 
-    sys.argv = [prog, *quote_patterns(_keyed(command, args))]
+    sys.argv = [prog, *quote_patterns(_renamed(command, _keyed(command, args)))]
     # Hydra would print and exit by itself; with this it raises, and `explain` makes the line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -100,13 +104,23 @@ def _keyed(command: str, args: list[str]) -> list[str]:
     return [f"{key}='{quoted}'", *args[1:]]
 
 
+def _renamed(command: str, args: list[str]) -> list[str]:
+    """Return the arguments with a key's other name replaced by its own."""
+    for other, key in ALIASES.get(command, {}).items():
+        args = [
+            key + arg[len(other) :] if arg.startswith((f"{other}=", f"{other}.")) else arg
+            for arg in args
+        ]
+    return args
+
+
 def _explained(error: Exception) -> str | None:
     """Return one line for a mistake of the user's, None for a bug of ours."""
     from hybridsim.hydra_errors import explain
     from hybridsim.options import option_names
     from hybridsim.spec.load import spec_names
 
-    groups = ("hardware", "workload")
+    groups = ("hardware", "workload", "space", "sampler")
     return explain(error, {"spec": spec_names(), **{g: option_names(g) for g in groups}})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.candidate import Candidate, parse_key
+from search.candidate import Candidate
+from search.decoded import Decoded
 from search.designs import designs
 from search.moves import mutated
 from search.pareto import Array, improvements, non_dominated
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from search.space import Space
 
-KEY = "key"  # user attribute: the trial's candidate
 OPTIMISM = (0.0, 0.5, 1.0, 2.0)  # standard deviations that a proposal takes off the mean
 PARENTS = 8  # children that have children of their own
 
@@ -61,7 +61,7 @@ class PatternSampler(BaseSampler):
         self._use_surrogate = use_surrogate
         self._features, self._surrogate = Features(space), Surrogate()
         self._feature_rows: dict[Candidate, Array] = {}
-        self._decoded: dict[int, Candidate] = {}
+        self._decoded = Decoded(space)
 
     def reseed_rng(self) -> None:
         self._draw, self._numbers = Random(), np.random.default_rng()
@@ -89,7 +89,7 @@ class PatternSampler(BaseSampler):
     def _propose(
         self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
     ) -> Candidate:
-        by_trial = {t.number: c for t in trials if (c := self._candidate(t)) is not None}
+        by_trial = self._decoded.by_trial(trials)
         seen = set(by_trial.values())
         for design in self._designs:
             if design not in seen:
@@ -102,20 +102,6 @@ class PatternSampler(BaseSampler):
             return self._unseen(seen)
         signs = np.array([1 if d == StudyDirection.MINIMIZE else -1 for d in directions])
         return self._near_front(list(best), np.array(list(best.values())) * signs, seen)
-
-    def _candidate(self, trial: FrozenTrial) -> Candidate | None:
-        """Return the candidate of a trial, None for one that has no parameters yet."""
-        if trial.number not in self._decoded:
-            fixed = trial.system_attrs.get("fixed_params", {})
-            params: Mapping[str, Any] = {**fixed, **trial.params}
-            if KEY in trial.user_attrs:
-                candidate = parse_key(trial.user_attrs[KEY])
-            elif set(self._space.distributions()) <= set(params):
-                candidate = self._space.encoding.decode(params)
-            else:
-                return None
-            self._decoded[trial.number] = candidate
-        return self._decoded[trial.number]
 
     def _unseen(self, seen: set[Candidate]) -> Candidate:
         for _ in range(1000):

@@ -81,6 +81,10 @@ def make_sampler(
         from search.pattern_sampler import PatternSampler
 
         return _made(settings, functools.partial(PatternSampler, space, seed=seed))
+    if settings.kind == GRID and space is not None:
+        from search.list_sampler import ListSampler
+
+        return _made(settings, functools.partial(ListSampler, space, seed=seed))
     import optuna
 
     cls = getattr(optuna.samplers, STOCK[settings.kind])

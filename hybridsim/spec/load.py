@@ -60,6 +60,8 @@ def spec_names() -> list[str]:
 def _located(spec: str | Path) -> str:
     """Return a spec's name as it is, and the full path of one that is given by path."""
     path = Path(spec).expanduser()
+    if source.study_trial(str(spec)):
+        return str(spec)
     if path.suffix not in (".yaml", ".yml", ".json") and path.name == str(spec):
         return str(spec)
     if path.suffix == ".yml":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from hybridsim.spec.parse import with_defaults
 GROUP = "spec"
 SUFFIX = ".yaml"
 CONFIG = "config.json"
+
+STUDY = re.compile(r"study/(?P<name>[^/]+)/(?P<trial>[^/]+)")  # a trial of a search
 
 USER_FOLDERS_VARIABLE = "HYBRIDSIM_SPECS"
 
@@ -45,7 +48,16 @@ class SpecSource(ConfigSource):
         file = self._folder / name
         return file if file.is_file() else None
 
+    def _study(self, config_path: str) -> re.Match[str] | None:
+        group, _, name = self._normalize_file_name(config_path).partition("/")
+        return study_trial(name.removesuffix(SUFFIX)) if group == GROUP else None
+
     def load_config(self, config_path: str) -> ConfigResult:
+        if found := self._study(config_path):
+            # By name: searches are built on specs.
+            rebuild = import_module("search.rebuild")
+            mapping = with_defaults(rebuild.trial_fields(found["name"], found["trial"]))
+            return ConfigResult(self.provider, f"spec://{self.path}", OmegaConf.create(mapping), {})
         file = self._file(config_path)
         if file is None:
             raise ConfigLoadError(f"Config not found: {config_path}")
@@ -62,7 +74,7 @@ class SpecSource(ConfigSource):
         return config_path in ("", GROUP)
 
     def is_config(self, config_path: str) -> bool:
-        return self._file(config_path) is not None
+        return self._study(config_path) is not None or self._file(config_path) is not None
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         if config_path == "":
@@ -70,6 +82,11 @@ class SpecSource(ConfigSource):
         if config_path != GROUP or results_filter == ObjectType.GROUP:
             return []
         return sorted(p.stem for p in self._folder.glob("*.yaml"))
+
+
+def study_trial(name: str) -> re.Match[str] | None:
+    """Return the study and trial that a choice of spec names (study/NAME/42), None for another."""
+    return None if find_by_path(name) else STUDY.fullmatch(name)
 
 
 def is_path(name: str) -> bool:

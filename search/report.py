@@ -1,0 +1,190 @@
+"""The tables that a search ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hybridsim.report.tables import table
+from hybridsim.report.units import bytes_text, decimal_text, seconds_text
+
+Document = dict[str, Any]
+
+STRONG = 0.5  # share of the largest effect from which on a layer is named
+
+
+def report(document: Document) -> RenderableType:
+    """Return everything, in reading order."""
+    parts = [
+        _heading(document),
+        frontier_table(document),
+        *_gain_parts(document),
+        *_importance_parts(document),
+        ledger_table(document),
+        _rank_text(document),
+        commands(document),
+    ]
+    return Group(*parts)
+
+
+def _heading(document: Document) -> Text:
+    origin, enumerated = document["origin"], document["enumerated"]
+    covered = (
+        f"all {enumerated['placements']:,} candidates by {enumerated['classes']:,} classes"
+        if enumerated
+        else f"{document['candidates']:,} of {_many(document['space_size'])} candidates"
+    )
+    lines = Text.assemble(
+        (f"study {document['study']}", "bold"),
+        f"  {origin['base']} for {origin['workload']} on {origin['hardware']}\n",
+        f"{covered}; hypervolume {document['hypervolume']:.4f} of the box between the best and"
+        " the worst of each objective\n",
+    )
+    if origin["quality"] == "surrogate":
+        lines.append("qualities are of a stated formula (surrogate), not of trainings\n", "yellow")
+    return lines
+
+
+def _many(count: int) -> str:
+    return f"{count:,}" if count < 10**12 else f"{float(count):.2g}"
+
+
+def frontier_table(document: Document) -> Table:
+    """Return the frontier: pattern, ratio, objectives with interval and provenance."""
+    objectives = document["objectives"]
+    chosen = document["recommended"]
+    heads = ["pattern", "trial", "full", "ratio"]
+    heads += [o["name"] for o in objectives] + ["on the front", "layers unlike the base"]
+    rows = []
+    for row in document["frontier"]:
+        values = [_value_text(o["unit"], row["values"][o["name"]]) for o in objectives]
+        changed = "".join(f"\n{k}={v}" for k, v in row["changes"].items())
+        mark = " *" if chosen is not None and row["trial"] == chosen["trial"] else ""
+        rows.append(
+            [
+                f"{row['layers']}{mark}{changed}",
+                str(row["trial"]),
+                str(row["full_layers"]),
+                row["ratio"],
+                *values,
+                f"{row['probability']:.0%}",
+                str(row["layers_unlike_base"]),
+            ]
+        )
+    title = "Frontier, with 90 % intervals"
+    if chosen is not None:
+        title += "; * the cheapest whose quality is not resolved from the best"
+    return table(title, heads, rows)
+
+
+def _value_text(unit: str, value: Document) -> str:
+    text = _unit_text(unit, value["value"])
+    if value["low"] is not None and value["low"] < value["high"]:
+        text += f" [{_unit_text(unit, value['low'])}, {_unit_text(unit, value['high'])}]"
+    return f"{text}\n{value['provenance']}"
+
+
+def _unit_text(unit: str, value: float) -> str:
+    if unit == "s":
+        return seconds_text(value)
+    if unit == "B":
+        return bytes_text(value)
+    if unit == "tokens/s":
+        return f"{decimal_text(value)}tok/s"
+    if unit == "USD":
+        return f"{value:.3g} USD"
+    return f"{value:.3f}" if abs(value) <= 1 else decimal_text(value)
+
+
+def _gain_parts(document: Document) -> list[RenderableType]:
+    if not document["gains"]:
+        return []
+    rows = [
+        (
+            gain["baseline"],
+            str(gain["baseline_evaluations"]),
+            str(gain["evaluations"]),
+            f"{gain['baseline_hypervolume']:.4f}",
+            f"{gain['hypervolume']:.4f}",
+            f"{gain['hypervolume'] - gain['baseline_hypervolume']:+.4f}"
+            f" [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+            "yes" if gain["resolved"] else "no",
+        )
+        for gain in document["gains"]
+    ]
+    heads = ("plain family", "tried", "ours tried", "its hypervolume", "ours", "gain", "resolved")
+    parts: list[RenderableType] = [
+        table(
+            "Gain over plain patterns with as many evaluations, or all that they have", heads, rows
+        )
+    ]
+    if document["advice"]:
+        parts.append(Text(f"The gain is not resolved: {document['advice']}\n", "yellow"))
+    return parts
+
+
+def _importance_parts(document: Document) -> list[RenderableType]:
+    importance = document["importance"]
+    if not importance:
+        return []
+    rows = [
+        (
+            str(row["layer"]),
+            f"{row['effect']:+.4f}",
+            f"[{row['low']:+.4f}, {row['high']:+.4f}]",
+            str(row["tried"]),
+            "wants it" if row["low"] > 0 else "does not" if row["high"] < 0 else "",
+        )
+        for row in importance
+    ]
+    heads = ("layer", "effect", "90 %", "tried", "full attention")
+    title = "Full attention in one layer, at an equal number of full layers"
+    return [table(title, heads, rows)]
+
+
+def ledger_table(document: Document) -> Table:
+    """Return what was spent."""
+    rows = [
+        (
+            row["fidelity"],
+            str(row["trials"]),
+            str(row["candidates"]),
+            str(row["baselines"]),
+            seconds_text(row["wall_s"]) if row["wall_s"] else "-",
+        )
+        for row in document["ledger"]
+    ]
+    return table("Spent", ("length", "trials", "candidates", "for baselines", "time"), rows)
+
+
+def _rank_text(document: Document) -> Text:
+    agreement: dict[str, Document] = document["rank_agreement"] or {}
+    lines = [
+        f"cache bytes rank candidates as {name} ({one['provenance']}) does:"
+        f" Spearman {one['spearman']:.3f}\n"
+        for name, one in agreement.items()
+    ]
+    return Text("".join(lines))
+
+
+def commands(document: Document) -> Text:
+    """Return the commands that rebuild each winner."""
+    study = document["study"]
+    lines = [f"  hybridsim profile spec=study/{study}/{row['trial']}"
+             for row in _winners(document)]  # fmt: skip
+    if not lines:
+        return Text("")
+    return Text("Rebuild with (describe, train and export too):\n" + "\n".join(lines) + "\n")
+
+
+def _winners(document: Document, most: int = 5) -> Sequence[Document]:
+    """Return the recommended design first, then the likeliest of the frontier."""
+    chosen = document["recommended"]
+    rows = sorted(document["frontier"], key=lambda row: -row["probability"])
+    if chosen is not None:
+        rows = [chosen, *(row for row in rows if row["trial"] != chosen["trial"])]
+    return rows[:most]
