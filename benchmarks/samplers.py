@@ -243,7 +243,9 @@ def compare(problem: Problem, chosen: list[str], trials: int, seeds: int) -> dic
         suggest = bits(problem.space) if per_layer else problem.space.suggest
         count = min(seeds, 2) if settings.kind == "gp" else seeds
         for seed in range(count):
-            sampler = make_sampler(settings, seed, space=problem.space)
+            sampler = make_sampler(
+                settings, seed, space=problem.space, reference=problem.reference.tolist()
+            )
             runs.setdefault(label, []).append(run(problem, sampler, suggest, trials, seed))
         last = runs[label][-1]
         print(f"{problem.name}: {label}, {last.ms_per_trial:.1f} ms a trial", flush=True)

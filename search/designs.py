@@ -88,9 +88,9 @@ def _feasible(space: Space, patterns: list[str]) -> list[Candidate]:
 
 
 def _rungs(size: int) -> list[int]:
-    """Return 0 to `size`: the shares in use first, then none, then the others from few to many."""
+    """Return 0 to `size`: the first shares in use, both ends, then the others from few to many."""
     used = [round(share * size) for share in SHARES]
-    return list(dict.fromkeys([*used, *range(size + 1)]))
+    return list(dict.fromkeys([*used[:4], 0, *used[4:], size, *range(size + 1)]))
 
 
 def _in_turn(first: list[Candidate], second: list[Candidate]) -> Iterator[Candidate]:

@@ -12,7 +12,7 @@ from search.candidate import Candidate
 from search.designs import ladder, periodic
 from search.evaluate import Evaluated, Evaluator
 from search.fidelity import survivors, unpromoted_front
-from search.records import BASELINE, FIDELITY, KEY, PROMOTED_FROM, RECORD, Tried, record_of, tried
+from search.records import BASELINE, FIDELITY, KEY, PROMOTED_FROM, RECORD, Log, Tried, record_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -38,6 +38,7 @@ class Engine:
         self.study, self.evaluator, self.batch_size = study, evaluator, batch_size
         self.space = evaluator.space
         self.signs = {o.name: o.sign for o in evaluator.objectives}
+        self._log = Log()
         self._told = told or (lambda found: None)
 
     def run(self, num_trials: int, *, baselines: bool = True) -> list[Tried]:
@@ -58,7 +59,7 @@ class Engine:
 
     def finished(self) -> list[Tried]:
         """Return all finished trials of the study."""
-        return tried(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        return self._log.tried(self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
     def _num_proposed(self) -> int:
         return sum(one.fidelity == 0 and not one.baseline for one in self.finished())

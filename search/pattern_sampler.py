@@ -40,9 +40,11 @@ class PatternSampler(BaseSampler):
     Args:
         space: of the candidates.
         seed: of the draws.
-        num_designs: how many designs to begin with, at most; null: a quarter of the ladder.
+        num_designs: how many designs to begin with, at most.
         num_children: unseen candidates that a proposal chooses among.
         use_surrogate: false: a child of the front at random, as an evolutionary search would.
+        reference: of the hypervolume, [objectives], all to be minimised; null: a tenth of the
+            observed range beyond the worst.
     """
 
     def __init__(
@@ -50,15 +52,16 @@ class PatternSampler(BaseSampler):
         space: Space,
         *,
         seed: int | None = None,
-        num_designs: int = 14,
+        num_designs: int = 16,
         num_children: int = 64,
         use_surrogate: bool = True,
+        reference: Sequence[float] | None = None,
     ) -> None:
         self._space = space
         self._draw, self._numbers = Random(seed), np.random.default_rng(seed)
         self._designs = designs(space)[:num_designs]
         self._num_children = num_children
-        self._use_surrogate = use_surrogate
+        self._use_surrogate, self._reference = use_surrogate, reference
         self._features, self._surrogate = Features(space), Surrogate()
         self._feature_rows: dict[Candidate, Array] = {}
         self._decoded = Decoded(space)
@@ -118,8 +121,7 @@ class PatternSampler(BaseSampler):
         smooth = self._surrogate.mean(self._rows(known))
         on_front = non_dominated(smooth)
         front = [known[i] for i in np.flatnonzero(on_front)]
-        spread = values.max(axis=0) - values.min(axis=0)
-        reference = values.max(axis=0) + 0.1 * spread + 1e-12
+        reference = self._reference_of(values)
         kappa = self._draw.choice(OPTIMISM)
         children = self._children(front, seen, self._num_children)
         gains = self._gains(children, smooth[on_front], reference, kappa)
@@ -131,6 +133,12 @@ class PatternSampler(BaseSampler):
             return self._draw.choice(children)
         best, gain = (children, gains) if gains.max() > more.max() else (again, more)
         return best[int(gain.argmax())]
+
+    def _reference_of(self, values: Array) -> Array:
+        if self._reference is not None:
+            return np.array(self._reference)
+        worst = values.max(axis=0)
+        return np.asarray(worst + 0.1 * (worst - values.min(axis=0)) + 1e-12)
 
     def _gains(
         self, candidates: list[Candidate], front: Array, reference: Array, kappa: float

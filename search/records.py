@@ -59,10 +59,22 @@ def record_of(evaluated: Evaluated, wall_s: float) -> dict[str, Any]:
     }
 
 
-def tried(trials: Iterable[FrozenTrial]) -> list[Tried]:
-    """Return the finished trials of a study, in the order of their numbers."""
-    done = [t for t in trials if t.state.name == "COMPLETE" and RECORD in t.user_attrs]
-    return [_tried(trial) for trial in sorted(done, key=lambda t: t.number)]
+class Log:
+    """The finished trials of a study; each is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Tried] = {}
+
+    def tried(self, trials: Iterable[FrozenTrial]) -> list[Tried]:
+        """Return those among a study's trials that finished, in the order of their numbers."""
+        for trial in trials:
+            if trial.number not in self._known and _is_finished(trial):
+                self._known[trial.number] = _tried(trial)
+        return [self._known[number] for number in sorted(self._known)]
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    return trial.state.name == "COMPLETE" and RECORD in trial.user_attrs
 
 
 def _tried(trial: FrozenTrial) -> Tried:

@@ -115,7 +115,8 @@ class Search:
         if self.space.size <= num_trials and settings.kind != GRID:
             log.info("%d candidates: every one is tried", self.space.size)
             settings = SamplerSettings(GRID)
-        sampler = make_sampler(settings, self._seed, space=self.space)
+        reference = self.box.reference.tolist()
+        sampler = make_sampler(settings, self._seed, space=self.space, reference=reference)
         directions = [o.direction for o in self.evaluator.objectives]
         return open_study(self.name, directions, sampler, self._storage, self._shown)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ def make_sampler(
     *,
     space: Space | None = None,
     distributions: Mapping[str, BaseDistribution] | None = None,
+    reference: Sequence[float] | None = None,
 ) -> BaseSampler:
     """Return a sampler.
 
@@ -70,6 +71,7 @@ def make_sampler(
         seed: of its draws.
         space: what "pattern" proposes candidates of.
         distributions: of the parameters, from which "grid" makes its grid.
+        reference: of the hypervolume, where it is known; for "pattern".
 
     Raises:
         SpecError: an option that the sampler does not know, or does not accept.
@@ -80,7 +82,9 @@ def make_sampler(
             raise HybridsimError("sampler=pattern: searches layer patterns only; choose tpe")
         from search.pattern_sampler import PatternSampler
 
-        return _made(settings, functools.partial(PatternSampler, space, seed=seed))
+        known = None if reference is None else [float(value) for value in reference]
+        make = functools.partial(PatternSampler, space, seed=seed, reference=known)
+        return _made(settings, make)
     if settings.kind == GRID and space is not None:
         from search.list_sampler import ListSampler
 

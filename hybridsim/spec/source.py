@@ -57,7 +57,8 @@ class SpecSource(ConfigSource):
             # By name: searches are built on specs.
             rebuild = import_module("search.rebuild")
             mapping = with_defaults(rebuild.trial_fields(found["name"], found["trial"]))
-            return ConfigResult(self.provider, f"spec://{self.path}", OmegaConf.create(mapping), {})
+            content, header = OmegaConf.create(mapping), self._get_header_dict("")
+            return ConfigResult(self.provider, f"spec://{self.path}", content, header)
         file = self._file(config_path)
         if file is None:
             raise ConfigLoadError(f"Config not found: {config_path}")
