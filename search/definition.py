@@ -40,6 +40,7 @@ class Definition:
         quality: "proxy", "surrogate" or "none".
         quality_weights: of tasks; empty for all alike.
         fidelities: names of the proxies, the shortest first.
+        device: of the trainings: "auto", "cpu" or "cuda".
     """
 
     spec: dict[str, Any]
@@ -51,6 +52,7 @@ class Definition:
     quality: str
     quality_weights: dict[str, Any] = field(default_factory=dict)
     fidelities: tuple[str, ...] = ()
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.quality not in QUALITIES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import islice, product
 from typing import TYPE_CHECKING
 
 from search.candidate import Candidate
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from search.space import Space
 
 PERIODS = (4, 8, 2, 6, 3, 12, 5, 16, 24)
+OPTIONS_TRIED = 9  # combinations of options, the base's first
 # Shares of full layers, those of published hybrids first: an eighth, a quarter, a twelfth ...
 SHARES = (1 / 8, 1 / 4, 1 / 12, 1 / 6, 1 / 3, 1 / 5, 1 / 2, 1 / 24)
 
@@ -79,11 +80,8 @@ def _feasible(space: Space, patterns: list[str]) -> list[Candidate]:
     """Return the candidates of these patterns, with the base's options where those are feasible."""
     found = []
     for letters in patterns:
-        counts = space.counts(letters)
-        for options in (space.variants.base_options, *space.all_options[:8]):
-            if counts in space.feasible_counts(options):
-                found.append(space.canonical(Candidate(letters, options)))
-                break
+        tries = (Candidate(letters, o) for o in (space.variants.base_options, *space.all_options))
+        found += [space.canonical(one) for one in islice(tries, OPTIONS_TRIED) if one in space][:1]
     return list(dict.fromkeys(found))
 
 

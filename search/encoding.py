@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from search.candidate import Candidate
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from optuna.distributions import FloatDistribution, IntDistribution
 
     from search.space import Space
 
 UNIT = "placement"
+Distributions: TypeAlias = "dict[str, IntDistribution | FloatDistribution]"
 
 
 class FreeEncoding:
@@ -36,11 +37,11 @@ class FreeEncoding:
         self._counts = [f"count_{letter}" for letter in space.letters[1:]]
         self._feasible = lru_cache(maxsize=None)(self._feasible_array)
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> Distributions:
         """Return the parameters of a trial by name."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
-        made: dict[str, BaseDistribution] = option_distributions(self._space)
+        made: Distributions = option_distributions(self._space)
         for name in self._counts:
             made[name] = IntDistribution(0, len(self._space.free))
         for name in self._keys:
@@ -89,11 +90,11 @@ class ListedEncoding:
     def __init__(self, space: Space, patterns: Sequence[str]) -> None:
         self._space, self._patterns = space, list(patterns)
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> Distributions:
         """Return the parameters of a trial by name."""
         from optuna.distributions import IntDistribution
 
-        made: dict[str, BaseDistribution] = option_distributions(self._space)
+        made: Distributions = option_distributions(self._space)
         made[UNIT] = IntDistribution(0, len(self._patterns) - 1)
         return made
 
@@ -112,7 +113,7 @@ class ListedEncoding:
         return {**made, UNIT: self._patterns.index(candidate.letters)}
 
 
-def option_distributions(space: Space) -> dict[str, BaseDistribution]:
+def option_distributions(space: Space) -> Distributions:
     """Return a parameter for each choice: the index of its option."""
     from optuna.distributions import IntDistribution
 

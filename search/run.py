@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WRITE_EVERY_S = 10.0
+TRAINING = "training"  # folder of checkpoints and learning rates
 
 
 def open_search(
@@ -91,8 +92,9 @@ class Search:
         self._refuse_one_candidate()
         objectives = definition.found_objectives()
         trained = any(o.cost_class == TRAINED for o in objectives)
-        quality = make_quality(definition, self.space, seed) if trained else None
-        self.evaluator = Evaluator(self.space, objectives, quality, definition.quality_weights)
+        quality = make_quality(definition, self.space, folder, seed) if trained else None
+        weights = quality_weights(definition, self.space, quality)
+        self.evaluator = Evaluator(self.space, objectives, quality, weights)
         self.box: Box = study_box(self.evaluator)
         self._shown = shown_storage(storage, folder)
         with storage_errors(str(folder)):
@@ -204,12 +206,22 @@ class Search:
         return spec_text(self.name, self.folder, row["trial"])
 
 
-def make_quality(definition: Definition, space: Space, seed: int) -> Quality | None:
+def make_quality(definition: Definition, space: Space, folder: Path, seed: int) -> Quality | None:
     """Return what gives a study's qualities."""
     if definition.quality == NONE:
         return None
     if definition.quality == PROXY:
         from search.proxy_quality import ProxyQuality
 
-        return ProxyQuality(space, definition.fidelities)
+        return ProxyQuality(space, definition.fidelities, folder / TRAINING, definition.device)
     return SurrogateQuality(space, seed)
+
+
+def quality_weights(
+    definition: Definition, space: Space, quality: Quality | None
+) -> Mapping[str, float]:
+    """Return the weights that were given, or those of the workload that the proxies' tasks have."""
+    if definition.quality_weights or quality is None:
+        return definition.quality_weights
+    wanted: Mapping[str, float] = getattr(space.serve.workload, "quality_weights", None) or {}
+    return {task: weight for task, weight in wanted.items() if task in quality.tasks}

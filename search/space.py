@@ -19,13 +19,12 @@ from hybridsim.spec.schema import ModelSpec
 from hybridsim.workload import Workload
 from search.candidate import Candidate
 from search.costs import Counts, PlacementCosts
-from search.encoding import FreeEncoding, ListedEncoding
+from search.encoding import Distributions, FreeEncoding, ListedEncoding
 from search.limits import Limits
 from search.settings import FIXED, FREE, SpaceSettings
 from search.variants import Variants
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
 MAX_UNITS = 200_000  # of a periodic placement
@@ -230,16 +229,20 @@ class Space:
         draw.shuffle(taken)
         return self.canonical(Candidate(self.fill(taken), options))
 
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> Distributions:
         """Return the parameters of a trial: see search/encoding.py."""
         return self.encoding.distributions()
 
     def suggest(self, trial: Trial) -> Candidate:
         """Return the candidate that a trial's sampler chose."""
-        params: dict[str, Any] = {
-            name: trial._suggest(name, distribution)
-            for name, distribution in self.distributions().items()
-        }
+        from optuna.distributions import IntDistribution
+
+        params: dict[str, Any] = {}
+        for name, found in self.distributions().items():
+            suggest = (
+                trial.suggest_int if isinstance(found, IntDistribution) else trial.suggest_float
+            )
+            params[name] = suggest(name, found.low, found.high)
         return self.encoding.decode(params)
 
     def spec(self, candidate: Candidate) -> ModelSpec:
