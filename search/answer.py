@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def answer(
     found: Sequence[Tried],
     origin: Document,
     classes: Document | None = None,
+    tolerance: float = 0.0,
 ) -> Document:
     """Return the document of a study.
 
@@ -45,6 +47,7 @@ def answer(
         found: its finished trials.
         origin: what made it: base, space, versions.
         classes: what an exact enumeration covered.
+        tolerance: difference in quality that does not matter.
     """
     known = best_known(found)
     frontier = frontier_rows(evaluator, box, known)
@@ -61,7 +64,7 @@ def answer(
         "space_size": evaluator.space.size,
         "hypervolume": box.share([one for one in found if not one.baseline]),
         "frontier": frontier,
-        "recommended": recommended(evaluator, frontier),
+        "recommended": recommended(evaluator, frontier, len(known), tolerance),
         "gains": [{**asdict(gain), "resolved": gain.resolved} for gain in gained],
         "advice": None,
         "importance": importance_rows(evaluator, found),
@@ -127,11 +130,20 @@ def ratio_text(full: int, size: int) -> str:
     return f"{(size - full) / full:.3g}:1"
 
 
-def recommended(evaluator: Evaluator, frontier: Sequence[Document]) -> Document | None:
-    """Return the cheapest of the frontier whose quality is not resolved from the best one's.
+def recommended(
+    evaluator: Evaluator, frontier: Sequence[Document], compared: int, tolerance: float
+) -> Document | None:
+    """Return the cheapest of the frontier that is not resolved to be worse than the best.
 
-    Cheap by the first objective that is a cost; not resolved: the difference is less than the 90 %
-    half-width of a difference of both. None without a cost and a quality.
+    Cheap by the first objective that is a cost. Worse: by more than the tolerance beyond the error
+    of the difference, at 95 % for all comparisons together (Bonferroni), since the best of many
+    noisy values is partly lucky. None without a cost and a quality.
+
+    Args:
+        evaluator: of the objectives.
+        frontier: its rows.
+        compared: candidates that the best one is the best of.
+        tolerance: difference in quality that does not matter.
     """
     costs = [o for o in evaluator.objectives if o.cost_class != TRAINED]
     if not costs or not evaluator.trained or not frontier:
@@ -143,11 +155,12 @@ def recommended(evaluator: Evaluator, frontier: Sequence[Document]) -> Document 
 
     best = max(frontier, key=lambda row: -quality.sign * value(row, quality.name).value)
     top = value(best, quality.name)
+    errors = NormalDist().inv_cdf(1 - 0.05 / max(1, compared))
 
     def near(row: Document) -> bool:
         other = value(row, quality.name)
-        half = 1.645 * float(np.hypot(deviation(top), deviation(other)))
-        return abs(top.value - other.value) <= half
+        half = errors * float(np.hypot(deviation(top), deviation(other)))
+        return abs(top.value - other.value) <= tolerance + half
 
     return min(filter(near, frontier), key=lambda row: cost.sign * value(row, cost.name).value)
 

@@ -31,13 +31,19 @@ def main(cfg: DictConfig) -> float:
     spec, chosen = config.take_spec(fields), config.take_format(fields)
     switches = [config.take_switch(fields, key) for key in ("pictures", "baselines", "overwrite")]
     run = RunSettings(
-        _count(fields, "trials"), _count(fields, "batch_size"), fields.pop("seed"), *switches
+        _count(fields, "trials"),
+        _count(fields, "batch_size"),
+        fields.pop("seed"),
+        fields.pop("tolerance"),
+        *switches,
     )
     output = fields.pop("output")
     from search.run import open_search
 
     search = open_search(spec, fields, run.seed, config.task_overrides())
-    document = search.run(run.trials, run.batch_size, baselines=run.baselines)
+    document = search.run(
+        run.trials, run.batch_size, baselines=run.baselines, tolerance=run.tolerance
+    )
     search.write(document, pictures=run.pictures)
     if output is not None:
         write_new(Path(output), search.recommended_spec(document), run.overwrite)
@@ -52,6 +58,7 @@ class RunSettings:
     trials: int
     batch_size: int
     seed: int
+    tolerance: float
     pictures: bool
     baselines: bool
     overwrite: bool
@@ -59,6 +66,9 @@ class RunSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
             raise bad_value("seed", self.seed, "must be an integer of at least 0")
+        number = isinstance(self.tolerance, int | float) and not isinstance(self.tolerance, bool)
+        if not number or self.tolerance < 0:
+            raise bad_value("tolerance", self.tolerance, "must be a number of at least 0")
 
 
 def _count(fields: dict[str, Any], key: str) -> int:

@@ -25,8 +25,8 @@ def ladder(space: Space) -> list[Candidate]:
     if space.patterns is not None or len(space.letters) < 2:
         return []
     found = []
-    for cheap, full in _pairs(space):
-        for n in _rungs(len(space.free)):
+    for n in _rungs(len(space.free)):
+        for cheap, full in _pairs(space):
             found.append(_mix(space, cheap, full, centred(n, len(space.free))))
     return _feasible(space, found)
 

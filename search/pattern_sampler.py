@@ -32,10 +32,10 @@ class PatternSampler(BaseSampler):
     """Designs first, then candidates near the front that a surrogate finds most promising.
 
     Each proposal after the designs: some hundred unseen candidates are made from those on the front
-    by swapping, shifting and replacing layers; a Gaussian process gives each a mean and a
-    deviation; the one whose optimistic value would add most to the hypervolume is taken. How
-    optimistic differs from trial to trial. No candidate of an earlier trial is proposed again,
-    whether that trial finished, failed or still runs.
+    by swapping, shifting and replacing layers, and the remaining designs are put beside them. A
+    Gaussian process gives each a mean and a deviation; the one whose optimistic value would add
+    most to the hypervolume is taken. How optimistic differs from trial to trial. No candidate of an
+    earlier trial is proposed again, whether that trial finished, failed or still runs.
 
     Args:
         space: of the candidates.
@@ -59,10 +59,12 @@ class PatternSampler(BaseSampler):
     ) -> None:
         self._space = space
         self._draw, self._numbers = Random(seed), np.random.default_rng(seed)
-        self._designs = designs(space)[:num_designs]
+        every = designs(space)
+        self._designs, self._later = every[:num_designs], every[num_designs:]
         self._num_children = num_children
         self._use_surrogate, self._reference = use_surrogate, reference
-        self._features, self._surrogate = Features(space), Surrogate()
+        self._features = Features(space)
+        self._surrogate = Surrogate(self._features.weights)
         self._feature_rows: dict[Candidate, Array] = {}
         self._decoded = Decoded(space)
 
@@ -124,6 +126,7 @@ class PatternSampler(BaseSampler):
         reference = self._reference_of(values)
         kappa = self._draw.choice(OPTIMISM)
         children = self._children(front, seen, self._num_children)
+        children += [c for c in self._later if c not in seen and c not in children]
         gains = self._gains(children, smooth[on_front], reference, kappa)
         # The best of these have children of their own: moves add up before a trial is spent.
         parents = [children[i] for i in np.argsort(-gains)[:PARENTS]]

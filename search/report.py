@@ -77,7 +77,7 @@ def frontier_table(document: Document) -> Table:
         )
     title = "Frontier, with 90 % intervals"
     if chosen is not None:
-        title += "; * the cheapest whose quality is not resolved from the best"
+        title += "; * the cheapest that is not resolved to be worse than the best"
     return table(title, heads, rows)
 
 

@@ -122,8 +122,18 @@ class Search:
         directions = [o.direction for o in self.evaluator.objectives]
         return open_study(self.name, directions, sampler, self._storage, self._shown)
 
-    def run(self, num_trials: int, batch_size: int, *, baselines: bool) -> Document:
-        """Search, and return the document of all that the study found."""
+    def run(
+        self, num_trials: int, batch_size: int = 1, *, baselines: bool, tolerance: float = 0.01
+    ) -> Document:
+        """Search, and return the document of all that the study found.
+
+        Args:
+            num_trials: proposals of the study in all.
+            batch_size: candidates trained together.
+            baselines: train ladders and periodic patterns too.
+            tolerance: difference in quality that does not matter.
+        """
+        self._tolerance = tolerance
         study = self.open_study(num_trials)
         if not self.evaluator.trained:
             return self._enumerate(study)
@@ -164,7 +174,7 @@ class Search:
         study.add_trial(
             create_trial(
                 params=self.space.encoding.encode(candidate),
-                distributions=self.space.distributions(),
+                distributions=dict(self.space.distributions()),
                 values=[values[o.name].value for o in self.evaluator.objectives],
                 user_attrs={KEY: candidate.key, RECORD: record},
             )
@@ -193,7 +203,7 @@ class Search:
             "git_revision": git_revision(),
         }
         self._found = found
-        return answer(self.name, self.evaluator, self.box, found, origin, classes)
+        return answer(self.name, self.evaluator, self.box, found, origin, classes, self._tolerance)
 
     def write(self, document: Document, *, pictures: bool) -> None:
         """Write the study's folder."""

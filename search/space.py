@@ -239,10 +239,10 @@ class Space:
 
         params: dict[str, Any] = {}
         for name, found in self.distributions().items():
-            suggest = (
-                trial.suggest_int if isinstance(found, IntDistribution) else trial.suggest_float
-            )
-            params[name] = suggest(name, found.low, found.high)
+            if isinstance(found, IntDistribution):
+                params[name] = trial.suggest_int(name, found.low, found.high)
+            else:
+                params[name] = trial.suggest_float(name, found.low, found.high)
         return self.encoding.decode(params)
 
     def spec(self, candidate: Candidate) -> ModelSpec:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 SMOOTHING_LAYERS = 1.2  # how far away a layer still counts as nearly the same place
 LENGTHS = (0.5, 1.0, 2.0)  # of the kernel, in root mean squares of a feature's difference
 NOISES = (1e-6, 1e-3, 3e-2, 0.2)  # variances, of a standardised objective's 1
+GROUP_WEIGHTS = (0.5, 2.0, 4.0, 2.0, 2.0)  # places, blurred places, shares, runs, options
 LINEAR = 1.0  # weight of the linear kernel beside the squared exponential's 1
 RETUNE_EVERY = 8
 
@@ -40,19 +43,36 @@ class Features:
 
     def of(self, candidates: Sequence[Candidate]) -> Array:
         """Return [candidates, features]."""
+        return np.concatenate(self._groups(candidates), axis=1)
+
+    @cached_property
+    def weights(self) -> Array:
+        """How much each feature counts, [features]: each group's squares sum to the group's."""
+        groups = self._groups([self._space.random(Random(0))])
+        sizes = [group.shape[1] for group in groups]
+        shares = np.array(GROUP_WEIGHTS[: len(groups)]) / sum(GROUP_WEIGHTS[: len(groups)])
+        return np.concatenate(
+            [np.full(n, np.sqrt(share / n)) for n, share in zip(sizes, shares, strict=True)]
+        )
+
+    def _groups(self, candidates: Sequence[Candidate]) -> list[Array]:
         space = self._space
         codes = np.array([[ord(c.letters[i]) for i in space.free] for c in candidates])
-        columns: list[Array] = []
-        for letter in space.letters[1:]:
-            has = (codes == ord(letter)).astype(float)
-            share = has.mean(axis=1, keepdims=True)
-            columns += [has, 2 * has @ self._blur, 3 * share, 3 * share**2]
+        has = [(codes == ord(letter)).astype(float) for letter in space.letters[1:]]
         full = np.isin(codes, [ord(letter) for letter in space.full_letters])
-        columns += [_runs(full), (full[:, 1:] & full[:, :-1]).mean(axis=1, keepdims=True)]
-        for index, size in enumerate(self._sizes):
-            taken = np.array([c.options[index] for c in candidates])
-            columns.append((taken[:, None] == np.arange(size)).astype(float))
-        return np.concatenate(columns, axis=1)
+        shares = [one.mean(axis=1, keepdims=True) for one in has]
+        beside = (full[:, 1:] & full[:, :-1]).mean(axis=1, keepdims=True)
+        groups = [
+            np.concatenate(has, axis=1),
+            np.concatenate([one @ self._blur for one in has], axis=1),
+            np.concatenate([*shares, *(share**2 for share in shares)], axis=1),
+            np.concatenate([_runs(full), beside], axis=1),
+        ]
+        taken = [
+            (np.array([c.options[index] for c in candidates])[:, None] == np.arange(size))
+            for index, size in enumerate(self._sizes)
+        ]
+        return [*groups, np.concatenate(taken, axis=1).astype(float)] if taken else groups
 
 
 def _runs(full: Array) -> Array:
@@ -73,9 +93,13 @@ class Surrogate:
     Covariance: a linear and a squared exponential part. Length and noise are those of the highest
     marginal likelihood on a small grid (Rasmussen and Williams, Gaussian Processes for Machine
     Learning, 2006, ch. 5).
+
+    Args:
+        weights: of the features, their squares sum to 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Array) -> None:
+        self._weights = weights
         self._tuned: list[tuple[float, float]] = []
         self._tuned_at = 0
 
@@ -83,7 +107,7 @@ class Surrogate:
         """Learn from [trials, features] and [trials, objectives]."""
         self._center, self._scale = features.mean(axis=0), _spread(features)
         self._mean, self._deviation = values.mean(axis=0), _spread(values)
-        self._known = (features - self._center) / self._scale
+        self._known = self._standardised(features)
         wanted = (values - self._mean) / self._deviation
         if not self._tuned or len(values) >= self._tuned_at + RETUNE_EVERY:
             self._tuned = [self._best(column) for column in wanted.T]
@@ -93,17 +117,20 @@ class Surrogate:
             precision = np.linalg.inv(self._covariance(length, noise))
             self._solved.append((length, precision, precision @ column))
 
+    def _standardised(self, features: Array) -> Array:
+        return np.asarray((features - self._center) / self._scale * self._weights)
+
     def mean(self, features: Array) -> Array:
         """Return the mean, [candidates, objectives]."""
-        asked = (features - self._center) / self._scale
+        asked = self._standardised(features)
         means = [_kernel(asked, self._known, length) @ w for length, _, w in self._solved]
         return np.asarray(self._mean + self._deviation * np.stack(means, axis=1))
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Return mean and standard deviation, both [candidates, objectives], without noise."""
-        asked = (features - self._center) / self._scale
+        asked = self._standardised(features)
         means, deviations = [], []
-        prior = 1.0 + LINEAR * (asked**2).mean(axis=1)
+        prior = 1.0 + LINEAR * (asked**2).sum(axis=1)
         for length, precision, weights in self._solved:
             cross = _kernel(asked, self._known, length)
             means.append(cross @ weights)
@@ -126,8 +153,8 @@ class Surrogate:
 
 
 def _kernel(a: Array, b: Array, length: float) -> Array:
-    inner = a @ b.T / a.shape[1]
-    squares = (a**2).mean(axis=1)[:, None] + (b**2).mean(axis=1)[None] - 2 * inner
+    inner = a @ b.T
+    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * inner
     return np.asarray(LINEAR * inner + np.exp(-0.5 * np.maximum(squares, 0) / length**2))
 
 

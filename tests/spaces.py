@@ -37,6 +37,4 @@ def space_of(base: str | ModelSpec = "kimi_linear", **settings: Any) -> Space:
 def tiny(num_layers: int = 7) -> ModelSpec:
     """Return Kimi Linear's structure with so many layers."""
     spec = load_spec("kimi_linear_tiny")
-    return replace(
-        spec, num_layers=num_layers, layer_pattern="L" * (num_layers - 1) + "F"
-    )
+    return replace(spec, num_layers=num_layers, layer_pattern="L" * (num_layers - 1) + "F")
