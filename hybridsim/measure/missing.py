@@ -8,12 +8,14 @@ from hybridsim.dtypes import Dtypes
 from hybridsim.errors import HybridsimError
 from hybridsim.hardware import Hardware
 from hybridsim.measure.block import model_blocks
+from hybridsim.measure.lock import device_lock
 from hybridsim.measure.plan import Task
 from hybridsim.measure.point import Point, pieces
 from hybridsim.measure.progress import MeasureProgress, compile_progress
 from hybridsim.measure.run import Bench, Limits, require_measurable
 from hybridsim.measure.session import begin_session, local_device, make_timer
 from hybridsim.measure.store import Journal, device_store, own_folder
+from hybridsim.measure.timing import Timer
 from hybridsim.measure.warmup import warm_up
 from hybridsim.spec.schema import ModelSpec
 
@@ -50,17 +52,25 @@ def measure_missing(
     require_measurable(dtypes)
     kind = _kind_here(hardware)
     timer = make_timer(kind)
+    # What another process measures while this one waits is read afterwards, and not measured again.
+    with device_lock(timer.device):
+        _measure(spec, hardware.name, asked, dtypes, timer)
+
+
+def _measure(
+    spec: ModelSpec, device: str, asked: Iterable[Point], dtypes: Dtypes, timer: Timer
+) -> None:
     session = begin_session(timer)
-    journal = Journal(own_folder() / f"{hardware.name}.jsonl")
-    store = device_store(hardware.name)
-    if kind == "cpu":
+    journal = Journal(own_folder() / f"{device}.jsonl")
+    store = device_store(device)
+    if timer.device.type == "cpu":
         # Rows of another machine are not this one's.
         others = {s.id for s in store.sessions.values() if s.title != session.title}
         store = store.without_sessions(others)
     bench = Bench(session, timer, journal, store, dtypes, Limits())
     tasks = bench.missing(missing_tasks(spec, asked))
     try:
-        if kind == "cuda":
+        if timer.device.type == "cuda":
             with compile_progress() as told:
                 warm_up(tasks, dtypes, told)
         with MeasureProgress(len(tasks)) as progress:

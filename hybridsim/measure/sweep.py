@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybridsim.dtypes import Dtypes
 from hybridsim.errors import HybridsimError, near_miss, unknown
@@ -39,6 +40,9 @@ from hybridsim.measure.plan import Task, sweep_tasks
 from hybridsim.measure.store import OK, SHIPPED, Journal, Store, read_store
 from hybridsim.spec.load import load_spec
 from hybridsim.spec.schema import ModelSpec
+
+if TYPE_CHECKING:
+    from hybridsim.measure.timing import Timer
 
 REFERENCE_SPECS = (
     "kimi_linear,kimi_linear_mla,qwen3_next,deepseek_v3,minimax_m3,llama31_8b,qwen3_235b,"
@@ -150,16 +154,28 @@ def planned_tasks(options: Options, memory_bytes: float) -> list[Task]:
 
 
 def work(options: Options) -> None:
-    """Measure what is missing, in this process."""
-    from hybridsim.measure.progress import MeasureProgress, compile_progress
-    from hybridsim.measure.run import Bench, Limits
-    from hybridsim.measure.session import begin_session, local_device, make_timer
-    from hybridsim.measure.warmup import warm_up
+    """Measure what is missing, in this process, once no other one measures on the device.
+
+    Raises:
+        HybridsimError: another process measured on the device for the whole budget of time.
+    """
+    from hybridsim.measure.lock import device_lock
+    from hybridsim.measure.session import local_device, make_timer
 
     deadline = time.monotonic() + options.budget_s
     device, _ = local_device(options.device)
-    journal = Journal(options.out / f"{device}.jsonl")
     timer = make_timer(options.device)
+    with device_lock(timer.device, timeout_s=options.budget_s):
+        _measure(options, device, timer, deadline)
+
+
+def _measure(options: Options, device: str, timer: Timer, deadline: float) -> None:
+    from hybridsim.measure.progress import MeasureProgress, compile_progress
+    from hybridsim.measure.run import Bench, Limits
+    from hybridsim.measure.session import begin_session
+    from hybridsim.measure.warmup import warm_up
+
+    journal = Journal(options.out / f"{device}.jsonl")
     session = begin_session(timer, options.revision)
     shipped = [] if options.again else [SHIPPED / f"{device}.jsonl"]
     store = read_store([*shipped, journal.path])
