@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import BaseJournalBackend, JournalFileBackend, JournalFileOpenLock
-from optuna.storages.journal._file import get_lock_file
+from filelock import FileLock
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 
 from hybridsim.errors import HybridsimError
 
@@ -23,6 +23,7 @@ class JournalFile(BaseJournalBackend):
     Optuna's own backend waits for the disk after each of a trial's parameters, some 4 ms each. Here
     a record is with the operating system when the call returns, so that no killed process loses
     one, and on the disk within about a second. A record that a full disk cut short is taken back.
+    The kernel holds the lock for a process: one that is killed leaves it free at once.
 
     Args:
         path: the file, made where it is missing.
@@ -34,8 +35,8 @@ class JournalFile(BaseJournalBackend):
     def __init__(self, path: Path) -> None:
         check_journal(path)
         self._path = path
-        self._lock = JournalFileOpenLock(str(path))
-        self._file = JournalFileBackend(str(path), lock_obj=self._lock)
+        self._lock = FileLock(f"{path}.lock")
+        self._file = JournalFileBackend(str(path))
         self._synced_at = 0.0
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
@@ -43,7 +44,7 @@ class JournalFile(BaseJournalBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), self._path.open("r+b") as file:
+        with self._lock, self._path.open("r+b") as file:
             end = _whole_records_end(file)
             file.truncate(end)
             file.seek(end)

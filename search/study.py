@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 STUDIES_VARIABLE = "HYBRIDSIM_STUDIES"
 STUDIES = "outputs/studies"
 JOURNAL = "study.journal"
+REACHED_S = 20.0  # within which a storage proxy has to answer
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -47,7 +49,7 @@ def open_storage(storage: str | None, folder: Path, **options: Any) -> BaseStora
     Args:
         storage: None for the journal file in the study's folder; the path of another journal file
             (ends in .journal); `grpc://HOST:PORT` of Optuna's storage proxy; or a database's URL
-            (`postgresql+psycopg://...`, `sqlite:///...`).
+            (`postgresql://USER:PASSWORD@HOST/NAME`, `sqlite:///FILE`).
         folder: of the study; made where it is missing.
         **options: for a database, of optuna.storages.RDBStorage (heartbeats, retries).
 
@@ -61,9 +63,7 @@ def open_storage(storage: str | None, folder: Path, **options: Any) -> BaseStora
             return _journal(folder / JOURNAL if storage is None else Path(storage).expanduser())
         if storage.startswith("grpc://"):
             return _proxy(storage)
-        from optuna.storages import RDBStorage
-
-        return RDBStorage(storage, **options)
+        return _database(storage, options)
 
 
 def shown_storage(storage: str | None, folder: Path) -> str:
@@ -83,13 +83,42 @@ def _journal(path: Path) -> BaseStorage:
 
 def _proxy(url: str) -> BaseStorage:
     try:
+        from optuna.exceptions import ExperimentalWarning
         from optuna.storages import GrpcStorageProxy
     except ImportError as error:
         raise HybridsimError(f"storage={url}: needs a package ({error.name})") from None
     host, _, port = url.removeprefix("grpc://").rstrip("/").partition(":")
     if not host or not port.isdigit():
         raise bad_value("storage", url, "must be grpc://HOST:PORT")
-    return GrpcStorageProxy(host=host, port=int(port))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        proxy = GrpcStorageProxy(host=host, port=int(port))
+    proxy.wait_server_ready(timeout=REACHED_S)
+    return proxy
+
+
+def _database(url: str, options: Mapping[str, Any]) -> BaseStorage:
+    from optuna.storages import RDBStorage
+
+    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+    engine = {"pool_pre_ping": True}  # a connection that an outage cut is replaced
+    with _alone(url):
+        return RDBStorage(url, engine_kwargs=engine, **options)
+
+
+@contextmanager
+def _alone(url: str) -> Iterator[None]:
+    """Keep other workers waiting: of those that make an empty database's tables all but one fail."""
+    if not url.startswith("postgresql"):
+        yield
+        return
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        # Held until the connection ends.
+        connection.execute(text("SELECT pg_advisory_lock(hashtext('hybridsim'))"))
+        yield
 
 
 def open_study(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from tuning import tune_little
 
 torch.set_num_threads(1)  # tests run beside each other
+# Their times mean nothing, so that none has to wait until another one has measured.
+os.environ["HYBRIDSIM_LOCKS"] = tempfile.mkdtemp(prefix="hybridsim-locks-")
 
 # The same examples in every run, however busy the machine.
 settings.register_profile(

@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from hybridsim.commands.task import FAILED_JOBS
+from hybridsim.commands.task import FAILED_JOBS, FAILURE_FILE, failure_of
+
+RECORD = "profile.json"
 
 log = logging.getLogger(__name__)
 
 
 class GatherProfiles(Callback):
-    """Collects profile.json of every job that succeeded; failed jobs take nothing from it."""
-
-    def __init__(self) -> None:
-        self.folders: list[Path] = []
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if job_return.status == JobStatus.COMPLETED and job_return.hydra_cfg is not None:
-            self.folders.append(Path(job_return.hydra_cfg.hydra.runtime.output_dir))
+    """Collects what the jobs of a sweep left in their folders, whichever processes they ran in."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        files = [folder / "profile.json" for folder in self.folders]
-        documents = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.is_file()]
+        sweep = Path(str(config.hydra.sweep.dir))
+        failed = [
+            f"job {file.parent.relative_to(sweep)}: {failure_of(file.parent)}"
+            for file in _in_order(sweep.rglob(FAILURE_FILE))
+        ]
+        if "max_failure_rate" not in config.hydra.sweeper:  # else the sweeper has judged them
+            FAILED_JOBS[:] = failed
+        files = _in_order(sweep.rglob(RECORD))
+        documents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         if documents:
-            gather(documents, self.folders[0].parent, str(config.format), bool(config.pictures))
+            gather(documents, failed, sweep, str(config.format), bool(config.pictures))
 
 
-def gather(documents: list[dict[str, Any]], folder: Path, chosen: str, pictures: bool) -> None:
+def _in_order(files: Iterable[Path]) -> list[Path]:
+    """Return files in the order of the numbers in their folders' names."""
+    return sorted(files, key=lambda file: [int(n) for n in re.findall(r"\d+", str(file))])
+
+
+def gather(
+    documents: list[dict[str, Any]], failed: list[str], folder: Path, chosen: str, pictures: bool
+) -> None:
     """Write and print the comparison of several profiles."""
     from hybridsim.profiler.comparison import comparison_document
 
-    document = comparison_document(documents, failed_jobs=FAILED_JOBS)
+    document = comparison_document(documents, failed_jobs=failed)
     write_comparison(document, folder, pictures)
     show_comparison(document, folder, chosen)
 

@@ -21,6 +21,7 @@ from hybridsim.hydra_errors import explain
 log = logging.getLogger(__name__)
 
 FAILED_JOBS: list[str] = []  # one line for each job of a sweep that failed
+FAILURE_FILE = "failure.txt"  # that line in the job's folder: the job may run in another process
 
 
 def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig], float | None]:
@@ -45,10 +46,17 @@ def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig]
         if not config.is_multirun():
             sys.exit(f"hybridsim {HydraConfig.get().job.name}: {line}")
         FAILED_JOBS.append(f"job {HydraConfig.get().job.num}: {line}")
+        Path(config.output_dir(), FAILURE_FILE).write_text(line, encoding="utf-8")
         log.error("job %s failed: %s", HydraConfig.get().job.num, line)
         return math.nan
 
     return run
+
+
+def failure_of(folder: Path) -> str | None:
+    """Return why the job of a sweep with this folder failed, None where it did not."""
+    file = folder / FAILURE_FILE
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def require(fields: dict[str, Any], key: str, what: str) -> Any:

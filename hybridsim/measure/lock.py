@@ -1,8 +1,8 @@
 """One measurement at a time on a device: a lock that all processes of a machine share.
 
-The lock is a file that the kernel holds for a process and gives back when that process ends, however
-it ends: a killed worker leaves nothing to clean up. A GPU is named by its UUID, so that processes
-that see it under different numbers (CUDA_VISIBLE_DEVICES) share one lock.
+The lock is a file that the kernel holds for a process and gives back when that process ends,
+however it ends: a killed worker leaves nothing to clean up. A GPU is named by its UUID, so that
+processes that see it under different numbers (CUDA_VISIBLE_DEVICES) share one lock.
 """
 
 from __future__ import annotations
