@@ -1,10 +1,10 @@
 """One worker a candidate: claims that any number of workers agree on, whatever the storage.
 
-A trial writes its candidate's identity, then reads all trials. Of two with one at least the later
-writer sees the other; the storage numbers trials, and the higher number gives way. Where the lower
-number finds a higher one that has not decided, it waits for its decision. Waits go from lower to
-higher numbers only, so that no two wait for each other, and only for trials with the same candidate (or
-for the last places of a study).
+A trial writes its candidate's identity, then reads all trials. Of two with the same one at least
+the later writer sees the other; the storage numbers trials, and the higher number gives way. Where
+the lower number finds a higher one that has not decided, it waits for its decision. Waits go from
+lower to higher numbers only, so that no two wait for each other, and only for trials of the same
+candidate, or for the last places of a study.
 """
 
 from __future__ import annotations

@@ -108,7 +108,7 @@ def _database(url: str, options: Mapping[str, Any]) -> BaseStorage:
 
 @contextmanager
 def _alone(url: str) -> Iterator[None]:
-    """Keep other workers waiting: of those that make an empty database's tables all but one fail."""
+    """Let one worker at a time make an empty database's tables: of several all but one fail."""
     if not url.startswith("postgresql"):
         yield
         return

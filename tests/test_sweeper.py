@@ -38,7 +38,7 @@ def space(*overrides: str) -> OverrideSpace:
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "k=a,b": CategoricalDistribution(["a", "b"]),
-    "k=choice(1,2.5,true,null)": CategoricalDistribution([1, 2.5, True, None]),
+    "k=choice(1,2.5,true,x)": CategoricalDistribution([1, 2.5, True, "x"]),
     "k='LL F',[1,2]": CategoricalDistribution(["'LL F'", "[1,2]"]),
     "k=range(1,8,step=3)": IntDistribution(1, 7, step=3),
     "k=range(0,3)": IntDistribution(0, 3),
@@ -189,8 +189,8 @@ def test_several_objectives_and_too_many_failures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_start_workers_that_outlive_a_killed_one(launcher: str, tmp_path: Path) -> None:
-    patience = "hydra.sweeper.patience={heartbeat_s:0.5,grace_s:2}"
-    args = [f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2", patience]
+    args = [f"hydra/launcher={launcher}", "hydra.sweeper.n_jobs=2"]
+    args += ["hydra.sweeper.heartbeat_s=0.5", "hydra.sweeper.grace_s=2"]
     if launcher == "joblib":
         args.append("hydra.launcher.n_jobs=2")
     done = sweep(tmp_path, "x=range(0,9)", "kill_once=killed", "wait_s=0.1", *args)

@@ -30,7 +30,9 @@ class SweeperConf:
         n_jobs: workers that the launcher starts.
         max_failure_rate: share of failed trials beyond which the exit code is 1.
         params: more sweep overrides by key, for a config file.
-        patience: heartbeat_s, grace_s and max_retries of trials that lose their worker.
+        heartbeat_s: between two signs of life of a running trial.
+        grace_s: without one until its worker counts as lost.
+        max_retries: of a trial that lost its worker.
     """
 
     _target_: str = "hydra_plugins.hybridsim_sweeper.HybridsimSweeper"
@@ -38,15 +40,17 @@ class SweeperConf:
     sampler: Any = MISSING
     seed: int | None = None
     direction: Any = "minimize"
-    objectives: dict[str, str] | None = None
-    constraints: dict[str, Any] | None = None
+    objectives: Any = None  # typed, OmegaConf takes no mapping in place of none
+    constraints: Any = None
     study_name: str | None = None
     storage: str | None = None
     n_trials: int = 20
     n_jobs: int = 2
     max_failure_rate: float = 1.0
-    params: dict[str, Any] | None = None
-    patience: dict[str, float] = field(default_factory=dict)
+    params: Any = None
+    heartbeat_s: float = 10.0
+    grace_s: float = 90.0
+    max_retries: int = 3
 
 
 def register() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +50,17 @@ class Settings:
     n_jobs: int = 2
     max_failure_rate: float = 1.0
     params: Mapping[str, Any] | None = None
-    patience: Mapping[str, Any] = field(default_factory=dict)
+    heartbeat_s: float = Patience.heartbeat_s
+    grace_s: float = Patience.grace_s
+    max_retries: int = Patience.max_retries
 
     def __post_init__(self) -> None:
+        for key in ("objectives", "constraints", "params"):
+            given = getattr(self, key)
+            if given is not None and not isinstance(given, Mapping):
+                raise HybridsimError(
+                    f"hydra.sweeper.{key}={given}: must be a mapping, {{PATH: ...}}"
+                )
         for key in ("n_trials", "n_jobs"):
             if getattr(self, key) < 1:
                 raise HybridsimError(
@@ -100,7 +109,7 @@ class Sweep:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         name = settings.study_name
         return Plan(
-            study=name or "sweep",
+            study=name or f"sweep-{datetime.now(UTC):%Y-%m-%d_%H-%M-%S-%f}",
             storage=settings.storage,
             # Workers may start in other folders.
             folder=(self.folder if name is None else study_folder(name)).absolute(),
@@ -109,7 +118,7 @@ class Sweep:
             sampler=parse_sampler(settings.sampler),
             seed=settings.seed,
             budget=settings.n_trials,
-            patience=Patience(**settings.patience),
+            patience=Patience(settings.heartbeat_s, settings.grace_s, settings.max_retries),
         )
 
     def _launch(self, study: Study, plan: Plan) -> None:
@@ -121,19 +130,19 @@ class Sweep:
         basic = str(self.config.hydra.launcher._target_).endswith(BASIC)
         workers = 1 if basic else self.settings.n_jobs
         overrides = [[*plan.space.fixed, WORKERS_FOLDER] for _ in range(workers)]
-        done = len(finished(study.get_trials(deepcopy=False)))
-        while done < plan.budget:
+        starts_in_vain = 0
+        while (done := _num_finished(study)) < plan.budget:
             try:
                 for returned in launcher.launch(overrides, initial_job_idx=0):
                     _ = returned.return_value  # raises what ended the worker
                 return
             except HybridsimError:
                 raise
-            except Exception as error:
-                before, done = done, len(finished(study.get_trials(deepcopy=False)))
-                if done == before:
-                    raise HybridsimError(f"the workers ended: {error!r}") from error
-                log.warning("workers ended (%r); starting others", error)
+            except Exception as error:  # each launcher has its own for a process that died
+                starts_in_vain = starts_in_vain + 1 if _num_finished(study) == done else 0
+                if starts_in_vain > plan.patience.max_retries:
+                    raise HybridsimError(f"the workers end without a result: {error!r}") from error
+                log.warning("workers ended (%s); starting others", type(error).__name__)
 
     def _finish(self, study: Study, plan: Plan) -> None:
         """Write what was found; HybridsimError where too much failed."""
@@ -152,7 +161,8 @@ class Sweep:
             len(over),
             len(failed),
         )
-        log.info("best: %s", results.get("best_params", results.get("solutions")))
+        best = results.get("best_params") or results.get("solutions")
+        log.info("best: %s", best or "no trial holds all constraints")
         share = len(failed) / len(over) if over else 0.0
         if share > self.settings.max_failure_rate or len(failed) == len(over):
             last = failed[-1].user_attrs[FAILURE] if failed else "nothing was run"
@@ -160,6 +170,10 @@ class Sweep:
                 f"hydra.sweeper.max_failure_rate={self.settings.max_failure_rate:g}:"
                 f" {len(failed)} of {len(over)} trials failed, the last one with: {last}"
             )
+
+
+def _num_finished(study: Study) -> int:
+    return len(finished(study.get_trials(deepcopy=False)))
 
 
 def _require_same(study: Study, plan: Plan) -> None:
