@@ -113,22 +113,24 @@ class Worker:
         self._retire_lost(trials)
         if len(finished(trials)) >= self.budget:
             return False
-        if not self._has_work(trials):
-            time.sleep(IDLE_S)
-        elif self._refusals < MAX_REFUSALS or self._queue_unseen(trials):
+        if self._finds_work(trials):
             self._take()
-        else:
-            return self._waits_for_others(trials)
-        return True
+            return True
+        # What others still run may be lost, and repeated here.
+        time.sleep(IDLE_S)
+        return any(not trial.state.is_finished() for trial in trials)
+
+    def _finds_work(self, trials: Sequence[FrozenTrial]) -> bool:
+        if any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        if sum(map(counts, trials)) >= self.budget:
+            return False
+        return self._refusals < MAX_REFUSALS or self._queue_unseen(trials)
 
     def _retire_lost(self, trials: Sequence[FrozenTrial]) -> None:
         """End the trials that have no worker."""
         for trial in self._watch.lost(trials):
             retire(self.study, trial, trials, self.patience.max_retries)
-
-    def _has_work(self, trials: Sequence[FrozenTrial]) -> bool:
-        queued = any(trial.state == TrialState.WAITING for trial in trials)
-        return queued or sum(map(counts, trials)) < self.budget
 
     def _queue_unseen(self, trials: Sequence[FrozenTrial]) -> bool:
         """Queue a candidate that nobody proposed; return whether there is one."""
@@ -139,11 +141,6 @@ class Worker:
         if params is not None:
             self.study.enqueue_trial(dict(params))
         return params is not None
-
-    def _waits_for_others(self, trials: Sequence[FrozenTrial]) -> bool:
-        """Wait where others still run what is left: it may be lost, and repeated here."""
-        time.sleep(IDLE_S)
-        return any(not trial.state.is_finished() for trial in trials)
 
     def _take(self) -> None:
         """Take one trial from its beginning to its end."""
@@ -159,14 +156,12 @@ class Worker:
             except BaseException:
                 self._give_up(trial)
                 raise
-        self._record(trial, outcome)
+            self._record(trial, outcome)
 
     def _note(self, refused: str | None) -> None:
         """Keep in mind how often proposals were known: where it is often, new ones are queued."""
         known = refused == DUPLICATE
-        self._refusals = (
-            min(self._refusals + 1, MAX_REFUSALS) if known else max(self._refusals - 1, 0)
-        )
+        self._refusals = min(max(self._refusals + (1 if known else -1), 0), MAX_REFUSALS)
 
     def _give_up(self, trial: Trial) -> None:
         try:
