@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import matplotlib
 
@@ -18,13 +18,16 @@ from hybridsim.report.pictures import COLOURS
 Document = dict[str, Any]
 
 
-def _save(figure: Figure, path: Path) -> None:
+Target = Path | IO[bytes]
+
+
+def _save(figure: Figure, path: Target) -> None:
     figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150, format="png")
     plt.close(figure)
 
 
-def pareto_picture(path: Path, document: Document, rows: Sequence[Document]) -> None:
+def pareto_picture(path: Target, document: Document, rows: Sequence[Document]) -> None:
     """Draw all candidates and the frontier, each other objective against the first."""
     first, *others = document["objectives"]
     figure, axes = plt.subplots(
