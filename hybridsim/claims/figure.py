@@ -25,7 +25,7 @@ RELATIONS = {
     "reached": "",
 }
 # Ours only has to be on the right side.
-LIMITS = ("at_least", "at_most", "less_than", "reached")
+LIMITS = ("at_least", "at_most", "less_than")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def verdict(published: float, precision: float, relation: str, ours: Ours) -> st
             "at_least", "at_most", "less_than": the text gives a limit for ours; "up_to": the most
             that ours may reach. "below_ours": ours is the most that the published number can be, an
             ideal ratio or rate; "above_ours": ours is the least, an ideal time or price. "reached":
-            a gain that ours, measured on another device than theirs, has at least.
+            a gain measured on a device that is not known: ours, on another one, has it
+            (reproduced) or is larger (within bounds).
         ours: our figure.
     """
     low, high = published - precision, published + precision
