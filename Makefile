@@ -6,10 +6,15 @@ SPEC ?= kimi_linear
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: profile test shapes test-gpu check format bench wheel clean
+.PHONY: profile search test shapes test-gpu check format bench wheel clean
 
 profile: $(VENV)/installed  ## run the main job: make profile SPEC=qwen3_next ARGS="hardware=h100"
 	$(BIN)/hybridsim profile spec=$(SPEC) $(ARGS)
+
+# Real proxy trainings at the shortest length; four-layer twins, so few are trained twice.
+search: $(VENV)/installed  ## a complete tiny search on two CPU cores: make search ARGS="trials=12"
+	$(BIN)/hybridsim search base=$(SPEC) quality=proxy 'fidelities=[quick]' device=cpu trials=6 \
+	  batch_size=6 study=make_search $(ARGS)
 
 test: $(VENV)/installed  ## run the tests: make test ARGS="tests/test_costs.py -k kimi"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -33,8 +38,9 @@ format: $(VENV)/installed  ## format and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/installed  ## speed of the closed forms and of the counters
+bench: $(VENV)/installed  ## speed of the closed forms, of the counters and of searching costs
 	$(BIN)/python benchmarks/closed_forms.py
+	$(BIN)/python benchmarks/search_speed.py
 
 # Built and installed as a user gets it, then tried from an empty folder.
 wheel: $(VENV)/installed

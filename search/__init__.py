@@ -1,1 +1,1 @@
-"""Search over specs: what may vary, what is wanted, and the Pareto frontier (not built yet)."""
+"""Search over specs: what may vary, what is wanted, and the Pareto frontier."""

@@ -87,6 +87,10 @@ class CostTable:
         rows = self._rows[self._options[options], index]
         return np.where(rows[:, None] >= 0, self.values[rows], np.nan)
 
+    def class_row(self, counts: Counts, options: tuple[int, ...] = ()) -> int:
+        """Return the row of a class in `values`, -1 for one outside the limits."""
+        return int(self._rows[self._options[options], int(self._powers @ np.array(counts))])
+
     def front(self) -> list[CostClass]:
         """Return the classes that no candidate of the space beats."""
         on_front = np.flatnonzero(non_dominated(self.values))

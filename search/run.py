@@ -27,7 +27,14 @@ from search.reference import Box, study_box
 from search.results import write_results, write_trials
 from search.samplers import GRID, SamplerSettings, make_sampler, parse_sampler
 from search.space import Space
-from search.study import open_storage, open_study, shown_storage, storage_errors, study_folder
+from search.study import (
+    file_errors,
+    open_storage,
+    open_study,
+    shown_storage,
+    storage_errors,
+    study_folder,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -97,7 +104,7 @@ class Search:
         self.evaluator = Evaluator(self.space, objectives, quality, weights)
         self.box: Box = study_box(self.evaluator)
         self._shown = shown_storage(storage, folder)
-        with storage_errors(str(folder)):
+        with file_errors(str(folder)):
             write_definition(folder, definition, asdict(sampler))
         self._sampler, self._seed = sampler, seed
         self._storage = open_storage(storage, folder)
@@ -183,7 +190,7 @@ class Search:
     def _save(self, found: list[Tried]) -> None:
         """Write the trials now and then, so that they can be read while the study runs."""
         if time.monotonic() - self._written_at > WRITE_EVERY_S:
-            with storage_errors(str(self.folder)):
+            with file_errors(str(self.folder)):
                 write_trials(self.folder, self.space, found)
             self._written_at = time.monotonic()
 
@@ -207,7 +214,7 @@ class Search:
 
     def write(self, document: Document, *, pictures: bool) -> None:
         """Write the study's folder."""
-        with storage_errors(str(self.folder)):
+        with file_errors(str(self.folder)):
             write_results(self.folder, document, self.space, self._found, self.box, pictures)
 
     def recommended_spec(self, document: Document) -> str:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def open_storage(storage: str | None, folder: Path, **options: Any) -> BaseStora
         HybridsimError: the storage cannot be reached, read or written.
     """
     shown = shown_storage(storage, folder)
-    with storage_errors(shown):
+    with file_errors(shown), storage_errors(shown):
         if storage is None or storage.endswith(".journal"):
             folder.mkdir(parents=True, exist_ok=True)
             return _journal(folder / JOURNAL if storage is None else Path(storage).expanduser())
@@ -162,8 +163,21 @@ def open_study(
 
 
 @contextmanager
+def file_errors(shown: str) -> Iterator[None]:
+    """Turn what the file system refuses into one line.
+
+    Raises:
+        HybridsimError: no room, no permission, no such folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _file_error(shown, error) from None
+
+
+@contextmanager
 def storage_errors(shown: str) -> Iterator[None]:
-    """Turn what a storage raises into one line that names it.
+    """Turn what a storage raises into one line that names it; errors of others pass through.
 
     Raises:
         HybridsimError: no room, no such database, a file that is not a study's.
@@ -172,18 +186,30 @@ def storage_errors(shown: str) -> Iterator[None]:
         yield
     except HybridsimError:
         raise
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise HybridsimError(
-                f"study storage {shown}: cannot be written ({error.strerror});"
-                " finished trials are kept, the same command goes on when there is room"
-            ) from None
-        raise HybridsimError(f"study storage {shown}: {error.strerror or error}") from None
     except Exception as error:
+        if not _is_from_storage(error):
+            raise
+        if isinstance(error, OSError):
+            raise _file_error(shown, error) from None
         line = _explained(error)
         if line is None:
             raise
         raise HybridsimError(f"study storage {shown}: {line}") from None
+
+
+def _is_from_storage(error: Exception) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in frames)
+    return any(name.startswith(("optuna.storages", "search.journal")) for name in modules)
+
+
+def _file_error(shown: str, error: OSError) -> HybridsimError:
+    if error.errno in _NO_ROOM:
+        return HybridsimError(
+            f"study storage {shown}: cannot be written ({error.strerror});"
+            " finished trials are kept, the same command goes on when there is room"
+        )
+    return HybridsimError(f"study storage {shown}: {error.strerror or error}")
 
 
 def _explained(error: Exception) -> str | None:

@@ -350,7 +350,8 @@ FULL_DISK = """
 import resource, sys
 from hybridsim.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-sys.argv = ["hybridsim", "search", "study=full", "trials=60", "pictures=false"]
+sys.argv = ["hybridsim", "search", "study=full", "trials=60", "pictures=false",
+            "quality=surrogate"]
 main()
 """
 
@@ -374,7 +375,7 @@ def test_a_full_disk_keeps_finished_trials(tmp_path: Path) -> None:
 def test_command_prints_one_document(tmp_path: Path) -> None:
     script = "import sys; from hybridsim.cli import main; sys.argv[0] = 'hybridsim'; main()"
     command = [sys.executable, "-c", script, "search", "base=kimi_linear", "trials=12",
-               "study=one", "format=json", "output=best.yaml"]  # fmt: skip
+               "study=one", "format=json", "output=best.yaml", "quality=surrogate"]  # fmt: skip
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
