@@ -20,7 +20,7 @@ class HybridsimSweeper(Sweeper):
     """Sweeps with Optuna; the settings are those of `SweeperConf`."""
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = {
+        self._settings: dict[str, Any] = {
             key: OmegaConf.to_container(value, resolve=True)
             if OmegaConf.is_config(value)
             else value
