@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from search.candidate import Candidate
+from search.claim import claim
 from search.designs import ladder, periodic
 from search.evaluate import Evaluated, Evaluator
 from search.fidelity import survivors, unpromoted_front
+from search.liveness import INTERRUPTED, Heart, Patience, Watch, end, retire
 from search.records import BASELINE, FIDELITY, KEY, PROMOTED_FROM, RECORD, Log, Tried, record_of
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 Told = Callable[[list[Tried]], None]
+REFUSED_PAUSE_S = 0.2
 BASELINES = {"ladder": ladder, "periodic": periodic}
 
 
@@ -30,11 +34,20 @@ class Engine:
         evaluator: of candidates.
         batch_size: candidates that are asked for, and trained, together.
         told: called with all finished trials whenever some are new.
+        patience: how other workers that were lost are noticed; their trials are repeated.
     """
 
     def __init__(
-        self, study: Study, evaluator: Evaluator, *, batch_size: int = 1, told: Told | None = None
+        self,
+        study: Study,
+        evaluator: Evaluator,
+        *,
+        batch_size: int = 1,
+        told: Told | None = None,
+        patience: Patience | None = None,
     ) -> None:
+        self.patience = patience or Patience()
+        self._watch = Watch(self.patience.grace_s)
         self.study, self.evaluator, self.batch_size = study, evaluator, batch_size
         self.space = evaluator.space
         self.signs = {o.name: o.sign for o in evaluator.objectives}
@@ -69,17 +82,29 @@ class Engine:
 
     def _step(self, count: int) -> None:
         """Evaluate so many trials together; those that others wait for come first."""
+        self._retire_lost(self.study.get_trials(deepcopy=False))
         asked: list[tuple[Trial, Candidate]] = []
         try:
             for _ in range(count):
                 trial = self.study.ask()
                 asked.append((trial, self.space.suggest(trial)))
-            self._evaluate(asked)
+            with Heart(self.study, [trial for trial, _ in asked], self.patience.heartbeat_s):
+                self._evaluate(asked)
         except BaseException:
             for trial, _ in asked:
                 self._give_back(trial)
             raise
         self._told(self.finished())
+
+    def _retire_lost(self, trials: Sequence[FrozenTrial]) -> None:
+        """Queue again what other workers left behind."""
+        for trial in self._watch.lost(trials):
+            retire(self.study, trial, trials, self.patience.max_retries)
+
+    def _claims(self, trial: Trial, candidate: Candidate, fidelity: int) -> bool:
+        """Whether no other worker evaluates the candidate; the trial is void where one does."""
+        identity = f"{candidate.key} {fidelity}"
+        return claim(self.study, trial, identity, sys.maxsize, self._retire_lost) is None
 
     def _evaluate(self, asked: Sequence[tuple[Trial, Candidate]]) -> None:
         known = {(one.candidate, one.fidelity): one for one in self.finished()}
@@ -88,8 +113,15 @@ class Engine:
             fidelity = int(trial.user_attrs.get(FIDELITY, 0))
             if (found := known.get((candidate, fidelity))) is not None:
                 self._tell(trial, candidate, Evaluated(found.values, found.scores), 0.0)
+                continue
+            group = groups.setdefault(fidelity, {})
+            if candidate in group:
+                group[candidate].append(trial)
+            elif self._claims(trial, candidate, fidelity):
+                group[candidate] = [trial]
             else:
-                groups.setdefault(fidelity, {}).setdefault(candidate, []).append(trial)
+                time.sleep(REFUSED_PAUSE_S)  # another worker is at it, and the sampler sees it
+        groups = {fidelity: group for fidelity, group in groups.items() if group}
         for fidelity, group in groups.items():
             start = time.perf_counter()
             results = self.evaluator.evaluate(list(group), fidelity)
@@ -109,7 +141,7 @@ class Engine:
         frozen = self.study.get_trials(deepcopy=False)[trial.number]
         if frozen.state != TrialState.RUNNING:
             return
-        self.study.tell(trial, state=TrialState.FAIL)
+        end(self.study, frozen, void=INTERRUPTED)
         if set(self.space.distributions()) <= set(frozen.params):
             self.study.enqueue_trial(frozen.params, user_attrs=frozen.user_attrs)
 

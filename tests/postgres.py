@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 UNPRIVILEGED = "nobody"
 SETTINGS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "listen_addresses=")
 START_S = 60.0
@@ -24,15 +26,19 @@ START_S = 60.0
 
 def programs() -> Path:
     """Return the folder of initdb and postgres; they are installed where there is none."""
+    with FileLock(Path(tempfile.gettempdir()) / "hybridsim-install-postgres.lock"):
+        if _installed() is None and os.geteuid() == 0 and shutil.which("apt-get"):
+            _install()
     found = _installed()
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "check": True}
-        subprocess.run(["apt-get", "-qq", "update"], **quiet)
-        install = ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "postgresql"]
-        subprocess.run(install, **quiet)
-        found = _installed()
     assert found, "these tests need PostgreSQL's initdb and postgres: install it (`postgresql`)"
     return found
+
+
+def _install() -> None:
+    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "check": True}
+    subprocess.run(["apt-get", "-qq", "update"], **quiet)
+    install = ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "postgresql"]
+    subprocess.run(install, **quiet)
 
 
 def _installed() -> Path | None:

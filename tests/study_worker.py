@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from search.liveness import Patience
+from search.storage_proxy import serve
 from search.study import open_storage, open_study
 from search.worker import Outcome, Problem, TrialFailedError, Worker
 
@@ -120,20 +121,10 @@ def start(*args: Any) -> BaseProcess:
     return process
 
 
-def serve(storage: str, folder: Path, port: int) -> None:
-    """Answer as Optuna's storage proxy until the process is ended."""
-    from optuna.storages import get_storage
-    from optuna.storages._grpc.server import make_server
-
-    server = make_server(get_storage(open_storage(storage, folder)), "127.0.0.1", port)
-    server.start()
-    server.wait_for_termination()
-
-
 @contextmanager
-def proxy(storage: str, folder: Path, port: int) -> Iterator[str]:
+def proxy(storage: str, port: int) -> Iterator[str]:
     """Run a storage proxy in a process; its address is given."""
-    process: BaseProcess = _processes().Process(target=serve, args=(storage, folder, port))
+    process: BaseProcess = _processes().Process(target=serve, args=(storage, "127.0.0.1", port))
     process.start()
     try:
         yield f"grpc://127.0.0.1:{port}"

@@ -88,7 +88,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
     (tmp_path / "file").touch()
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file" / "locks"))
     with (
-        pytest.raises(HybridsimError, match="HYBRIDSIM_LOCKS=.*no lock can be made there"),
+        pytest.raises(HybridsimError, match=r"HYBRIDSIM_LOCKS=.*no lock can be made there"),
         device_lock(CPU),
     ):
         pass

@@ -27,6 +27,7 @@ from search.evaluate import Evaluator
 from search.exact import CostTable, representative
 from search.fidelity import survivors
 from search.importance import layer_importance
+from search.liveness import HISTORY, Patience
 from search.objectives import Value, find_objective
 from search.pareto import non_dominated
 from search.quality import Fidelity, Quality, Scores, SurrogateQuality
@@ -103,6 +104,20 @@ def test_no_candidate_is_paid_for_twice(tmp_path: Path) -> None:
     proposed = [one for one in found if one.fidelity == 0 and not one.baseline]
     assert len(proposed) == len({one.candidate for one in proposed}) == 40
     assert sum(quality.asked.values()) == len(found)
+
+
+def test_what_a_lost_worker_left_is_evaluated_once_by_another(tmp_path: Path) -> None:
+    space = space_of()
+    quality = CountingQuality(space)
+    lost = engine_of(tmp_path, quality, space)
+    trial = lost.study.ask()
+    candidate = space.suggest(trial)
+    assert lost._claims(trial, candidate, 0)
+    hasty = Patience(heartbeat_s=0.01, grace_s=0.02)
+    found = engine_of(tmp_path, quality, space, patience=hasty).run(20, baselines=False)
+    assert quality.asked[candidate, 0] == 1
+    (again,) = (one for one in found if one.candidate == candidate and one.fidelity == 0)
+    assert lost.study.trials[again.number].system_attrs[HISTORY] == [trial.number]
 
 
 def test_survivors_are_trained_longer_and_the_front_longest(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +201,6 @@ def test_launchers_start_workers_that_outlive_a_killed_one(launcher: str, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra `ray`")
 def test_ray_starts_workers(tmp_path: Path) -> None:
     args = ["hydra/launcher=ray", "hydra.sweeper.n_jobs=2"]
     done = sweep(tmp_path, "x=range(0,9)", *args)

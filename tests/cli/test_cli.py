@@ -251,6 +251,31 @@ def test_a_failed_job_loses_nothing_of_the_sweep(tmp_path: Path) -> None:
     assert [row["overrides"] for row in rows] == ["spec.vocab_size=100", "spec.vocab_size=200"]
 
 
+def test_a_sweep_by_optuna(tmp_path: Path) -> None:
+    done = run(
+        tmp_path,
+        "profile",
+        "-m",
+        "hydra/sweeper=hybridsim",
+        "spec.vocab_size=100,-1,200",
+        "hydra.sweeper.objectives={workload.tpot_s:minimize,parameters.total:maximize}",
+        'hydra.sweeper.constraints={parameters.total:"<= 50e9"}',
+        "format=json",
+        *FAST,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert len(document["rows"]) == 2
+    (failed,) = document["failed_jobs"]
+    assert failed.endswith("spec.vocab_size=-1: must be at least 1")
+    trials = pd.read_csv(only_run(tmp_path, "profile") / "trials.csv")
+    assert sorted(trials["state"]) == ["complete", "complete", "fail"]
+    assert set(trials["spec.vocab_size"]) == {100, -1, 200}
+    wrong = run(tmp_path, "profile", "-m", "hydra/sweeper=hybridsim", "workload=chat", *FAST)
+    assert wrong.returncode == 1
+    assert wrong.stderr.splitlines()[-1].startswith("hybridsim profile: nothing to sweep")
+
+
 def test_describe(tmp_path: Path) -> None:
     done = ok(tmp_path, "describe", "spec=minimax_m3")
     for text in ("FFFXXX", "block-sparse GQA", "426,174,565,632", "4-60"):
