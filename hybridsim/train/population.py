@@ -1,0 +1,249 @@
+"""Many small models as one: parameters stacked along a model axis, layers run kind by kind.
+
+Models of one proxy have the same widths and depth and may differ in every layer's mixer. In each
+layer those with the same mixer form a group, whose parameters are stacked: [models, ...]. A group
+runs as one: on a GPU by vmap over the layer's own module, so that a hundred tiny products are one
+batched product; on a CPU, where tiny products are no burden, model by model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call, vmap
+
+from hybridsim.components import NormSettings
+from hybridsim.kernels.choice import forcing
+from hybridsim.model.build import build_model
+from hybridsim.model.model import HybridLayer
+from hybridsim.spec.schema import ModelSpec
+
+VMAP, LOOP = "vmap", "loop"
+
+
+@final
+@dataclass(frozen=True)
+class Member:
+    """One model of a population.
+
+    Attributes:
+        spec: the twin that `scale_spec` made.
+        seed: of its weights and its data.
+        rates: peak learning rate of each layer.
+    """
+
+    spec: ModelSpec
+    seed: int
+    rates: tuple[float, ...]
+
+    @property
+    def outer_rate(self) -> float:
+        """Peak learning rate of embedding and last norm: the geometric mean of the layers'."""
+        product: float = torch.tensor(self.rates, dtype=torch.float64).log().mean().exp().item()
+        return product
+
+
+@final
+@dataclass
+class Group:
+    """The models with one and the same layer at one depth.
+
+    Attributes:
+        layer: its index.
+        prefix: of its parameters' names.
+        module: the layer; its own weights are not used, its buffers are.
+        models: which models of the population, in order.
+        index: the same as a tensor.
+        names: the module's parameters.
+    """
+
+    layer: int
+    prefix: str
+    module: HybridLayer
+    models: list[int]
+    index: Tensor
+    names: list[str]
+
+
+@final
+class Population:
+    """Models of one shape, their parameters stacked.
+
+    Args:
+        members: what to build; the specs have the same widths, depth and vocabulary.
+        conv_size: taps of the causal convolution on each layer's input, 0 for none.
+        device: where they live.
+        batching: "vmap" or "loop", see the module; by default what suits the device.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        conv_size: int,
+        device: torch.device | str,
+        batching: str | None = None,
+    ) -> None:
+        self.members = list(members)
+        self.device = torch.device(device)
+        self.conv_size = conv_size
+        self.batching = batching or (VMAP if self.device.type == "cuda" else LOOP)
+        self.norm: NormSettings = members[0].spec.norm
+        self.parameters: dict[str, Tensor] = {}
+        self.models_of: dict[str, Tensor] = {}  # parameter -> the models on its first axis
+        self.groups: list[list[Group]] = []
+        self._build()
+
+    def _build(self) -> None:
+        """Build every model by itself, as `build_model` does, and stack what they have alike."""
+        models = [build_model(m.spec, "cpu", dtype="fp32", seed=m.seed) for m in self.members]
+        everyone = list(range(len(models)))
+        self._add("embed", [m.embed.weight for m in models], everyone)
+        self._add("norm", [m.norm.weight for m in models], everyone)
+        for layer in range(self.members[0].spec.num_layers):
+            if self.conv_size:
+                taps = [self._taps(m.seed, layer) for m in self.members]
+                self._add(f"convs.{layer}", taps, everyone)
+            self.groups.append(self._layer_groups(models, layer))
+
+    def _taps(self, seed: int, layer: int) -> Tensor:
+        """Return a convolution's weights [D, taps], the same whatever the layer's mixer."""
+        generator = torch.Generator().manual_seed(seed * 4099 + layer)
+        shape = (self.members[0].spec.hidden_size, self.conv_size)
+        return torch.randn(shape, generator=generator) * self.conv_size**-0.5
+
+    def _layer_groups(self, models: Sequence[Any], layer: int) -> list[Group]:
+        kinds: dict[Any, list[int]] = {}
+        for i, member in enumerate(self.members):
+            kinds.setdefault(_layer_key(member.spec, layer), []).append(i)
+        groups = []
+        for number, chosen in enumerate(kinds.values()):
+            modules = [models[i].layers[layer] for i in chosen]
+            prefix = f"layers.{layer}.{number}."
+            names = [name for name, _ in modules[0].named_parameters()]
+            for name in names:
+                own = [module.get_parameter(name) for module in modules]
+                self._add(prefix + name, own, chosen)
+            template = modules[0].to(self.device).requires_grad_(False)
+            index = torch.tensor(chosen, device=self.device)
+            groups.append(Group(layer, prefix, template, chosen, index, names))
+        return groups
+
+    def _add(self, name: str, tensors: Sequence[Tensor], models: list[int]) -> None:
+        stacked = torch.stack([t.detach().float() for t in tensors]).to(self.device)
+        self.parameters[name] = stacked.requires_grad_()
+        self.models_of[name] = torch.tensor(models, device=self.device)
+
+    def rates(self, name: str) -> list[float]:
+        """Return the peak learning rates of a parameter's models."""
+        members = [self.members[i] for i in self.models_of[name].tolist()]
+        parts = name.split(".")
+        if len(parts) == 1:
+            return [member.outer_rate for member in members]
+        return [member.rates[int(parts[1])] for member in members]
+
+    def picked(
+        self, other: Population, tensors: Mapping[str, Tensor], kept: Sequence[int]
+    ) -> dict[str, Tensor]:
+        """Return tensors stacked as another population's parameters are, stacked as ours.
+
+        Args:
+            other: where these models were before, among others.
+            tensors: by the other's names.
+            kept: for each model here, its number there.
+        """
+        found: dict[str, list[Tensor]] = {}
+        for here, there in enumerate(kept):
+            theirs = other.names_of(there)
+            for key, (name, _) in self.names_of(here).items():
+                stacked, row = theirs[key]
+                if stacked in tensors:
+                    found.setdefault(name, []).append(tensors[stacked].detach()[row])
+        return {name: torch.stack(rows) for name, rows in found.items()}
+
+    def names_of(self, model: int) -> dict[tuple[int, str], tuple[str, int]]:
+        """Return where a model's parameters are: (layer or -1, own name) -> (name, row)."""
+        found: dict[tuple[int, str], tuple[str, int]] = {}
+        for name in self.parameters:
+            if not name.startswith("layers."):
+                found[-1, name] = (name, model)
+        for groups in self.groups:
+            for group in groups:
+                if model in group.models:
+                    row = group.models.index(model)
+                    for name in group.names:
+                        found[group.layer, name] = (group.prefix + name, row)
+        return found
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Return the normalised last hidden states [M, B, T, D] of tokens [M, B, T]."""
+        x = self._embedded(tokens)
+        with forcing("reference"):  # kernels take no model axis
+            for layer, groups in enumerate(self.groups):
+                if self.conv_size:
+                    x = x + short_convolution(x, self.parameters[f"convs.{layer}"])
+                x = self._mixed(groups, x)
+        weight = self.parameters["norm"][:, None, None]
+        return F.rms_norm(x, x.shape[-1:], eps=self.norm.eps) * (
+            1 + weight if self.norm.unit_offset else weight
+        )
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """Return each model's embeddings [M, B, T, D] of its tokens."""
+        embed = self.parameters["embed"]
+        first = torch.arange(embed.shape[0], device=self.device)[:, None, None] * embed.shape[1]
+        # (Indexing by two tensors would sort all tokens for the gradient.)
+        rows = embed.flatten(0, 1).index_select(0, (tokens + first).flatten())
+        return rows.view(*tokens.shape, -1)
+
+    def logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return logits [M, B, n, V] at positions [M, B, n] of tokens [M, B, T]."""
+        x = self.hidden(tokens)
+        chosen = x.gather(2, positions[..., None].expand(-1, -1, -1, x.shape[-1]))
+        flat = chosen.flatten(1, 2) @ self.parameters["embed"].to(chosen.dtype).mT
+        return flat.unflatten(1, chosen.shape[1:3])
+
+    def _mixed(self, groups: list[Group], x: Tensor) -> Tensor:
+        """Return x after one layer, each model by its own group's."""
+        if len(groups) == 1:
+            return self._run(groups[0], x)
+        outs = [self._run(group, x.index_select(0, group.index)) for group in groups]
+        order = torch.cat([group.index for group in groups]).argsort()
+        return torch.cat(outs).index_select(0, order)
+
+    def _run(self, group: Group, x: Tensor) -> Tensor:
+        weights = {name: self.parameters[group.prefix + name] for name in group.names}
+
+        def layer(own: dict[str, Tensor], x: Tensor) -> Tensor:
+            out: Tensor = functional_call(group.module, own, (x,))[0]
+            return out
+
+        if self.batching == VMAP:
+            batched: Tensor = vmap(layer)(weights, x)
+            return batched
+        each = [
+            layer({name: stacked[i] for name, stacked in weights.items()}, x[i])
+            for i in range(len(group.models))
+        ]
+        return torch.stack(each)
+
+
+def _layer_key(spec: ModelSpec, layer: int) -> Any:
+    """Return what two models must have alike for their layers at a depth to be one group."""
+    letter, ffn = spec.layer_letters[layer], spec.ffn_letters[layer]
+    mixers = tuple(spec.mixers[part] for part in spec.layer_mixers(letter))
+    return mixers, spec.ffns.get(ffn), spec.layer_norms(letter), spec.norm, spec.residual
+
+
+def short_convolution(x: Tensor, taps: Tensor) -> Tensor:
+    """Return the causal depthwise convolution of x [M, B, T, D] with each model's taps [M, D, W]."""
+    width = taps.shape[-1]
+    out = x * taps[:, None, None, :, -1]
+    for back in range(1, width):
+        moved = F.pad(x, (0, 0, back, 0))[:, :, : x.shape[2]]
+        out = out + moved * taps[:, None, None, :, width - 1 - back]
+    return out

@@ -1,0 +1,125 @@
+"""Learning rates measured on a grid, one for each kind of mixer, kept and used again.
+
+Mixers compared at one learning rate rank wrongly: one change of it moved a score by more than any
+two mixers differ. So each kind's rate is measured: a twin with this mixer in every layer is trained
+at every rate of the grid; the best is kept in a file whose name says what it depends on. A hybrid's
+layers each take their own kind's rate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+from hybridsim.fields import settings_dict
+from hybridsim.mixers import MixerSettings
+from hybridsim.spec.schema import ModelSpec
+from hybridsim.train.population import Member
+from hybridsim.train.proxy import ProxySettings
+from hybridsim.train.trainer import Outcome
+
+GRID_SEED = 7919  # of the grid's trainings, no seed that a result has
+CLEAR = 0.02  # scores closer than this leave the proxy's own rate
+
+
+@final
+@dataclass(frozen=True)
+class Rate:
+    """A kind's learning rate.
+
+    Attributes:
+        value: the rate.
+        source: "measured", "kept" (measured before) or "default" (the proxy's, nothing measured).
+        scores: of each rate of the grid, on the first task.
+    """
+
+    value: float
+    source: str
+    scores: dict[str, float | None]
+
+
+def digest(document: Any) -> str:
+    """Return a short name for what plain data says."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def rate_key(settings: MixerSettings, proxy: ProxySettings, device: str) -> str:
+    """Return the name of the file that keeps a mixer's rate."""
+    task = next(iter(proxy.tasks))
+    parts = [settings_dict(settings.canonical()), asdict(proxy.model), proxy.tasks[task]]
+    return digest([*parts, settings_dict(proxy.task_training(task)), proxy.precision, device])
+
+
+def layer_rates(spec: ModelSpec, rates: dict[MixerSettings, Rate]) -> tuple[float, ...]:
+    """Return each layer's rate: its mixer's, the smallest where several stand side by side."""
+    return tuple(
+        min(rates[spec.mixers[part]].value for part in spec.layer_mixers(letter))
+        for letter in spec.layer_letters
+    )
+
+
+def find_rates(
+    twins: Sequence[ModelSpec],
+    proxy: ProxySettings,
+    *,
+    folder: Path,
+    device: str,
+    train: Callable[[list[Member], str], list[Outcome]],
+) -> dict[MixerSettings, Rate]:
+    """Return the rates of all mixers of some twins: kept ones, measured ones, or the proxy's.
+
+    Args:
+        twins: models of the proxy's size.
+        proxy: with `grid`, what is not kept is measured.
+        folder: where rates are kept.
+        device: kind of device that trains.
+        train: trains models on a task of the proxy.
+    """
+    used = {twin.mixers[p]: (twin, p) for twin in twins for c in twin.layer_letters
+            for p in twin.layer_mixers(c)}  # fmt: skip
+    found: dict[MixerSettings, Rate] = {}
+    for settings, (twin, letter) in used.items():
+        path = folder / f"{rate_key(settings, proxy, device)}.json"
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            found[settings] = Rate(kept["value"], "kept", kept["scores"])
+        elif proxy.grid:
+            pure = replace(twin, layer_pattern=f"{letter}*", parallel={})
+            found[settings] = _measured(pure, proxy, train)
+            folder.mkdir(parents=True, exist_ok=True)
+            document = {**asdict(found[settings]), "mixer": settings_dict(settings)}
+            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        else:
+            found[settings] = Rate(proxy.training.learning_rate, "default", {})
+    return found
+
+
+def _measured(
+    pure: ModelSpec, proxy: ProxySettings, train: Callable[[list[Member], str], list[Outcome]]
+) -> Rate:
+    grid = proxy.training.learning_rates
+    members = [Member(pure, GRID_SEED, (rate,) * pure.num_layers) for rate in grid]
+    outcomes = train(members, next(iter(proxy.tasks)))
+    scores = {f"{rate:g}": o.score for rate, o in zip(grid, outcomes, strict=True)}
+    return Rate(best_rate(grid, outcomes, proxy.training.learning_rate), "measured", scores)
+
+
+def best_rate(grid: Sequence[float], outcomes: Sequence[Outcome], default: float) -> float:
+    """Return the rate with the best score; among those as good, the one that learnt it first.
+
+    Where the best is no better than the default rate's by 0.02, or nothing was learnt, the default.
+    """
+    ranked = sorted(
+        (-(o.score if o.score is not None else -1.0), o.steps, rate)
+        for rate, o in zip(grid, outcomes, strict=True)
+    )
+    own = [o.score for rate, o in zip(grid, outcomes, strict=True) if rate == default]
+    best = -ranked[0][0]
+    if own and own[0] is not None and best - own[0] < CLEAR:
+        return default
+    return ranked[0][2] if best >= 0 else default
