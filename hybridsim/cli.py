@@ -18,6 +18,8 @@ COMMANDS = {
     "profile": ("hybridsim.commands.profile", "Cost a spec: FLOPs, cache, memory, modelled times."),
     "compare": ("hybridsim.commands.compare", "Set specs side by side: do the hybrids pay off?"),
     "claims": ("hybridsim.commands.claims", "Recompute what the literature claims."),
+    "train": ("hybridsim.commands.train", "Score what a spec can do, by short trainings."),
+    "validate": ("hybridsim.commands.validate", "Measure how far a proxy can be trusted."),
     "import": ("hybridsim.commands.import_config", "Read a published config.json as a spec file."),
     "export": ("hybridsim.commands.export", "Write a spec as a config.json of transformers."),
     "search": ("search.command", "Search ratio and placement: the Pareto frontier for a workload."),
@@ -120,7 +122,7 @@ def _explained(error: Exception) -> str | None:
     from hybridsim.options import option_names
     from hybridsim.spec.load import spec_names
 
-    groups = ("hardware", "workload", "space", "sampler")
+    groups = ("hardware", "workload", "proxy", "space", "sampler")
     return explain(error, {"spec": spec_names(), **{g: option_names(g) for g in groups}})
 
 

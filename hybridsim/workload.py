@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hybridsim.components import require_positive
@@ -22,6 +22,8 @@ class Workload:
         output_tokens: tokens of the answer.
         concurrency: sequences decoded together.
         context_target: tokens that the model must be able to hold.
+        quality_weights: how much each task of a proxy counts, by its name in conf/proxy; a proxy's
+            other tasks count for nothing, and weights of tasks it has not are left out.
         source: where the sizes come from.
     """
 
@@ -31,6 +33,7 @@ class Workload:
     output_tokens: int
     concurrency: int
     context_target: int
+    quality_weights: dict[str, float] = field(default_factory=dict)
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -40,6 +43,8 @@ class Workload:
             concurrency=self.concurrency,
             context_target=self.context_target,
         )
+        for task, weight in self.quality_weights.items():
+            require_positive(**{f"quality_weights.{task}": weight})
         if self.context_target < self.total_tokens:
             raise bad_value(
                 "context_target",

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 
 from hybridsim.kernels.choice import HALVES, allowed, choose, note
-from hybridsim.nn.library import operator
+from hybridsim.nn.library import is_batched, operator
 from hybridsim.nn.precision import wide
 
 QUERIES_AT_ONCE = 128  # queries whose scores are formed together where the softmax is our own
@@ -99,6 +99,12 @@ def _torch_attention(
         )
         return out.transpose(1, 2)
     mask = None if new == 1 or square else causal_mask(new, seen, window, query.device)
+    if is_batched(query, key, value):  # torch's fused kernels have no rule for it everywhere
+        if shared and key.shape[1] != heads:
+            key, value = (x.repeat_interleave(heads // x.shape[1], dim=1) for x in (key, value))
+        visible = causal_mask(new, seen, window, query.device)
+        scores = wide(query @ key.mT * scale).masked_fill(~visible, -torch.inf)
+        return (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2)
     with _fast_backends(query):
         if query.is_cuda:
             chosen = torch._fused_sdp_choice(

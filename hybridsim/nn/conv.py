@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from hybridsim.kernels.choice import choose
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import RecurrentCache
-from hybridsim.nn.library import operator
+from hybridsim.nn.library import is_batched, operator
 
 
 def _shape(padded: Tensor, weight: Tensor) -> Tensor:
@@ -27,6 +28,10 @@ def causal_conv1d(padded: Tensor, weight: Tensor) -> Tensor:
         padded: [B, W - 1 + T, channels], the columns before the first token in front.
         weight: [channels, W].
     """
+    if is_batched(padded, weight):  # where a grouped convolution of all models would be slow
+        tokens = padded.shape[1] - weight.shape[1] + 1
+        taps = [padded[:, i : i + tokens] * weight[:, i] for i in range(weight.shape[1])]
+        return functools.reduce(torch.add, taps)
     return F.conv1d(padded.mT, weight[:, None], groups=weight.shape[0]).mT
 
 

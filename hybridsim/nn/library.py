@@ -16,6 +16,13 @@ from hybridsim.kernels.choice import is_tracing
 NAMESPACE = "hybridsim"
 # Operators live as long as the library of their namespace.
 _LIBRARIES = {NAMESPACE: torch.library.Library(NAMESPACE, "DEF")}
+
+
+def is_batched(*tensors: torch.Tensor) -> bool:
+    """Return whether vmap runs on any of the tensors: kernels without a rule for it must not."""
+    return any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)
+
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -40,6 +47,8 @@ def operator(schema: str, shape: Callable[..., Any]) -> Callable[[_Function], _F
         library.impl(name, function, "Autograd")
         library.impl(name, function, "CompositeExplicitAutograd")
         library.impl(name, _on_meta(function, shape), "Meta")
+        # Under vmap too, so that what is inside is batched, and not the operator run in a loop.
+        library.impl(name, function, "FuncTorchBatched")
         found: _Function = getattr(getattr(torch.ops, namespace), name)
         return found
 

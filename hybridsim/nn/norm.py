@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
 from hybridsim.kernels.choice import choose
+from hybridsim.nn.library import is_batched
 from hybridsim.nn.precision import wide
 
 
@@ -39,7 +40,8 @@ class RMSNorm(nn.Module):
                 x, self.weight, self.settings.eps, unit_offset, groups=self.groups
             )
             return fused
-        if x.is_cuda and self.groups == 1 and not unit_offset and x.dtype == self.weight.dtype:
+        fusible = self.groups == 1 and not unit_offset and x.dtype == self.weight.dtype
+        if x.is_cuda and fusible and not is_batched(x, self.weight):
             return F.rms_norm(x, self.weight.shape, self.weight, self.settings.eps)
         full: Tensor = wide(x).unflatten(-1, (self.groups, -1))
         full = full * torch.rsqrt(full.square().mean(-1, keepdim=True) + self.settings.eps)

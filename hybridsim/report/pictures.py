@@ -27,7 +27,8 @@ GIB = 1 << 30
 Target = Path | IO[bytes]
 
 
-def _save(figure: Figure, path: Target) -> None:
+def save(figure: Figure, path: Target) -> None:
+    """Write a figure and let go of it."""
     figure.tight_layout()
     figure.savefig(path, dpi=150, format="png")
     plt.close(figure)
@@ -63,7 +64,7 @@ def cache_picture(path: Target, document: Record, rows: list[Record]) -> None:
     _context_axis(axes, contexts)
     axes.set_title(f"{document['spec']['name']}: cache against context")
     axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def latency_picture(path: Target, document: Record, rows: list[Record]) -> None:
@@ -86,7 +87,7 @@ def latency_picture(path: Target, document: Record, rows: list[Record]) -> None:
     axes[0].set_yscale("log")
     axes[1].set_ylim(bottom=0)
     figure.suptitle(f"{document['spec']['name']} on {document['hardware']['title']}")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _latency_lines(axis: Axes, part: str, rows: list[Record], colour: str, label: str) -> None:
@@ -124,7 +125,7 @@ def breakdown_picture(path: Target, document: Record) -> None:
     axes.set_xlim(0, 100)
     axes.set_title(f"{document['spec']['name']} on {document['hardware']['title']}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=4, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def comparison_picture(path: Target, rows: list[Record]) -> None:
@@ -152,4 +153,4 @@ def comparison_picture(path: Target, rows: list[Record]) -> None:
     axes[0].invert_yaxis()
     if not all(row["fits"] for row in rows):
         figure.suptitle("grey: does not fit the device", fontsize=9)
-    _save(figure, path)
+    save(figure, path)

@@ -40,7 +40,7 @@ def load_spec(spec: str | Path | Mapping[str, Any], overrides: Sequence[str] = (
     name = _located(spec)
     dotted = quote_patterns(f"{_marks(o)}spec.{o.lstrip('+~')}" for o in overrides)
     try:
-        with _fresh_hydra():
+        with fresh_hydra():
             source.register()
             with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
                 found = compose("spec_only", [f"spec='{name}'", *dotted])
@@ -77,7 +77,7 @@ def _marks(override: str) -> str:
 
 
 @contextmanager
-def _fresh_hydra() -> Iterator[None]:
+def fresh_hydra() -> Iterator[None]:
     """Let a composition run inside a Hydra application, and leave that one as it was."""
     instance = GlobalHydra.instance()
     outer = instance.hydra

@@ -23,7 +23,7 @@ NEWTON_SCHULZ_EPS = 1e-7
 
 def takes_muon(name: str, parameter: Tensor) -> bool:
     """Return whether a stacked parameter is a hidden matrix, which Muon is for."""
-    return name.endswith("proj.weight") and parameter.dim() == 3
+    return name.endswith(("proj.weight", "proj.linear.weight")) and parameter.dim() == 3
 
 
 def takes_decay(parameter: Tensor) -> bool:

@@ -19,9 +19,9 @@ from torch.func import functional_call, vmap
 
 from hybridsim.components import NormSettings
 from hybridsim.kernels.choice import forcing
-from hybridsim.model.build import build_model
 from hybridsim.model.model import HybridLayer
 from hybridsim.spec.schema import ModelSpec
+from hybridsim.train.twin import build_twin
 
 VMAP, LOOP = "vmap", "loop"
 
@@ -76,7 +76,7 @@ class Population:
 
     Args:
         members: what to build; the specs have the same widths, depth and vocabulary.
-        conv_size: taps of the causal convolution on each layer's input, 0 for none.
+        conv_size: taps of the convolutions that mixers without one get, 0 for none.
         device: where they live.
         batching: "vmap" or "loop", see the module; by default what suits the device.
     """
@@ -100,21 +100,12 @@ class Population:
 
     def _build(self) -> None:
         """Build every model by itself, as `build_model` does, and stack what they have alike."""
-        models = [build_model(m.spec, "cpu", dtype="fp32", seed=m.seed) for m in self.members]
+        models = [build_twin(m.spec, m.seed, self.conv_size) for m in self.members]
         everyone = list(range(len(models)))
         self._add("embed", [m.embed.weight for m in models], everyone)
         self._add("norm", [m.norm.weight for m in models], everyone)
         for layer in range(self.members[0].spec.num_layers):
-            if self.conv_size:
-                taps = [self._taps(m.seed, layer) for m in self.members]
-                self._add(f"convs.{layer}", taps, everyone)
             self.groups.append(self._layer_groups(models, layer))
-
-    def _taps(self, seed: int, layer: int) -> Tensor:
-        """Return a convolution's weights [D, taps], the same whatever the layer's mixer."""
-        generator = torch.Generator().manual_seed(seed * 4099 + layer)
-        shape = (self.members[0].spec.hidden_size, self.conv_size)
-        return torch.randn(shape, generator=generator) * self.conv_size**-0.5
 
     def _layer_groups(self, models: Sequence[Any], layer: int) -> list[Group]:
         kinds: dict[Any, list[int]] = {}
@@ -183,9 +174,7 @@ class Population:
         """Return the normalised last hidden states [M, B, T, D] of tokens [M, B, T]."""
         x = self._embedded(tokens)
         with forcing("reference"):  # kernels take no model axis
-            for layer, groups in enumerate(self.groups):
-                if self.conv_size:
-                    x = x + short_convolution(x, self.parameters[f"convs.{layer}"])
+            for groups in self.groups:
                 x = self._mixed(groups, x)
         weight = self.parameters["norm"][:, None, None]
         return F.rms_norm(x, x.shape[-1:], eps=self.norm.eps) * (
@@ -237,13 +226,3 @@ def _layer_key(spec: ModelSpec, layer: int) -> Any:
     letter, ffn = spec.layer_letters[layer], spec.ffn_letters[layer]
     mixers = tuple(spec.mixers[part] for part in spec.layer_mixers(letter))
     return mixers, spec.ffns.get(ffn), spec.layer_norms(letter), spec.norm, spec.residual
-
-
-def short_convolution(x: Tensor, taps: Tensor) -> Tensor:
-    """Return the causal depthwise convolution of x [M, B, T, D] with each model's taps [M, D, W]."""
-    width = taps.shape[-1]
-    out = x * taps[:, None, None, :, -1]
-    for back in range(1, width):
-        moved = F.pad(x, (0, 0, back, 0))[:, :, : x.shape[2]]
-        out = out + moved * taps[:, None, None, :, width - 1 - back]
-    return out

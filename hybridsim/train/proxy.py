@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hybridsim.components import (
     require_at_least,
@@ -12,9 +17,12 @@ from hybridsim.components import (
     require_multiple,
     require_positive,
 )
-from hybridsim.errors import SpecError, bad_value
+from hybridsim.errors import SpecError, bad_value, unknown
 from hybridsim.fields import parse_dataclass, settings_dict
-from hybridsim.options import read_option
+from hybridsim.hydra_errors import explain
+from hybridsim.options import option_names
+from hybridsim.paths import CONF_DIR
+from hybridsim.spec.load import fresh_hydra
 
 if TYPE_CHECKING:
     from hybridsim.train.tasks import Task
@@ -34,7 +42,7 @@ class ModelSize:
         num_heads: heads H of every mixer.
         head_dim: channels K of a key; value channels keep their ratio to it.
         ffn_ratio: width of the dense feed-forward over `hidden_size`; 0 for none.
-        conv_size: taps of the causal convolution on every layer's input; 0 for none.
+        conv_size: taps of the short convolution that mixers without one get; 0 for none.
         chunk_size: tokens of a chunk of linear attention's parallel form, a multiple of 16.
         min_window: tokens that a window, or a selection, has at least.
     """
@@ -199,6 +207,22 @@ def parse_proxy(mapping: Any) -> ProxySettings:
     return proxy
 
 
-def load_proxy(name: str) -> ProxySettings:
-    """Return a shipped proxy by its name."""
-    return parse_proxy(read_option("proxy", name))
+def load_proxy(name: str, overrides: Sequence[str] = ()) -> ProxySettings:
+    """Return a shipped proxy.
+
+    Args:
+        name: an option of the config group.
+        overrides: Hydra overrides without the leading `proxy.`, e.g. `["seeds=5"]`.
+
+    Raises:
+        SpecError: there is no such proxy, or an override does not fit.
+    """
+    if name not in option_names("proxy"):
+        raise unknown("proxy", name, option_names("proxy"), "proxy")
+    try:
+        with fresh_hydra(), initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            found = compose("proxy_only", [f"proxy={name}", *(f"proxy.{o}" for o in overrides)])
+        content = OmegaConf.to_container(found.proxy, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SpecError(explain(error, {}) or str(error)) from None
+    return parse_proxy(content)

@@ -132,6 +132,7 @@ KIND_RULES: dict[str, dict[str, Rule]] = {
             round(c.tokens(n * c.settings.block_size) / c.size.min_window),
         ),
     },
+    "gla": {"conv_size": lambda c, n: n or c.size.conv_size or None},
     "mamba1": {
         "inner_dim": lambda c, n: c.width(n, 8),
         "dt_rank": lambda c, _: -(-c.size.hidden_size // 16),
@@ -141,7 +142,7 @@ KIND_RULES: dict[str, dict[str, Rule]] = {
         "head_dim": lambda c, n: c.channels(n),
         "state_size": lambda c, _: c.size.head_dim,
         "num_groups": lambda c, n: _divisor(_mamba2_heads(c), n),
-        "norm_groups": lambda c, n: _divisor(_mamba2_heads(c), n),
+        "norm_groups": lambda c, n: n and _divisor(_mamba2_heads(c), n),
     },
 }
 
@@ -149,11 +150,12 @@ KIND_RULES: dict[str, dict[str, Rule]] = {
 def scale_mixer(shrink: Shrink) -> MixerSettings:
     """Return the twin's settings of a mixer; fields without a rule stay as they are."""
     settings: MixerSettings = shrink.settings
-    rules = {**RULES, **KIND_RULES.get(settings.kind, {})}
+    own = KIND_RULES.get(settings.kind, {})
+    rules = {**RULES, **own}
     changed = {
         f.name: rules[f.name](shrink, getattr(settings, f.name))
         for f in fields(settings)
-        if f.name in rules and getattr(settings, f.name) is not None
+        if f.name in rules and (getattr(settings, f.name) is not None or f.name in own)
     }
     return replace(settings, **changed)
 

@@ -1,0 +1,64 @@
+"""How far a proxy can be trusted: what `hybridsim validate` found, kept for every report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+SCHEMA = "hybridsim/validate/1"
+REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED = "reproduced", "not reproduced", "not resolved"
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)
+DATA_DIR = Path(__file__).parent / "data"
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """One check's answer.
+
+    Attributes:
+        name: of the check, or the claim's id.
+        question: what was asked, in a line.
+        verdict: one of VERDICTS.
+        figures: the numbers, as a line.
+        values: the same as data.
+    """
+
+    name: str
+    question: str
+    verdict: str
+    figures: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def document_of(proxy: str, findings: list[Finding], **more: Any) -> dict[str, Any]:
+    """Return the record of a validation."""
+    return {
+        "schema": SCHEMA,
+        "proxy": proxy,
+        "findings": [asdict(finding) for finding in findings],
+        "counts": {v: sum(f.verdict == v for f in findings) for v in VERDICTS},
+        **more,
+    }
+
+
+def shipped_record(proxy: str) -> dict[str, Any] | None:
+    """Return the validation of a proxy that hybridsim ships, None where it ships none."""
+    path = DATA_DIR / f"reliability_{proxy}.json"
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def summary_line(proxy: str) -> str:
+    """Return the line on a proxy's reliability that every report of its results carries."""
+    record = shipped_record(proxy)
+    if record is None:
+        return f"reliability of this proxy: not measured; hybridsim validate proxy={proxy} does it"
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in record["counts"].items())
+    key = {f["name"]: f["figures"] for f in record["findings"]}
+    shown = "; ".join(key[name] for name in ("retest", "budget") if name in key)
+    return f"reliability of this proxy ({record['device']}): {counts}. {shown}"
