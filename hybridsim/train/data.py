@@ -56,7 +56,7 @@ def held_out(
     batches = [task.sample(seed, index, size, device, "held_out") for seed in seeds]
     tokens = torch.stack([batch.tokens for batch in batches])
     answers = torch.stack([batch.answers for batch in batches])
-    positions, targets = gathered(answers)
+    positions, targets = gathered(torch.stack([batch.targets for batch in batches]))
     return Examples(tokens, positions, targets, answers)
 
 

@@ -177,9 +177,9 @@ class Population:
             for groups in self.groups:
                 x = self._mixed(groups, x)
         weight = self.parameters["norm"][:, None, None]
-        return F.rms_norm(x, x.shape[-1:], eps=self.norm.eps) * (
-            1 + weight if self.norm.unit_offset else weight
-        )
+        scale = 1 + weight if self.norm.unit_offset else weight
+        normed: Tensor = F.rms_norm(x, x.shape[-1:], eps=self.norm.eps)
+        return normed * scale
 
     def _embedded(self, tokens: Tensor) -> Tensor:
         """Return each model's embeddings [M, B, T, D] of its tokens."""

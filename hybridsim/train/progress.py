@@ -58,7 +58,9 @@ class TrainingProgress:
         now = time.monotonic()
         if self._bar.disable and now - self._last > LINE_EVERY_S:
             self._last = now
-            print(f"step {look.step} of {look.steps}{self._left(look, now)}; {text}", file=sys.stderr)
+            print(
+                f"step {look.step} of {look.steps}{self._left(look, now)}; {text}", file=sys.stderr
+            )
 
     def _left(self, look: Look, now: float) -> str:
         steps = look.step - self._first

@@ -147,7 +147,7 @@ class Summary:
 
 
 def _weighted(scores: Mapping[str, Score | None], weights: Mapping[str, float]) -> Summary:
-    """Return the weighted mean; the tasks' trainings are independent, so half widths add squared."""
+    """Return the weighted mean; trainings of tasks are independent, so half widths add squared."""
     mean, square = 0.0, 0.0
     for name, weight in weights.items():
         score = scores[name]

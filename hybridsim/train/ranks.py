@@ -28,7 +28,7 @@ def _sign(difference: float, tie: float) -> int:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return Spearman's rank correlation, equal values sharing their mean rank; NaN without order."""
+    """Return Spearman's correlation, equal values sharing their mean rank; NaN without order."""
     first, second = ranks(a), ranks(b)
     middle = fmean(first)
     x, y = [r - middle for r in first], [r - middle for r in second]

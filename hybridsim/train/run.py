@@ -209,7 +209,7 @@ class ProxyRun:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory did not suffice; on a CPU torch has only the text."""
+    """Return whether an error says that memory is too small; on a CPU torch has only the text."""
     texts = ("out of memory", "not enough memory", "can't allocate memory")
     told = any(text in str(error).lower() for text in texts)
     return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or told

@@ -35,7 +35,7 @@ class Outcome:
         status: "trained" (to the last step), "learnt" (stopped at the score that is enough),
             "diverged" or "out_of_memory".
         score: mean held-out score over the test sequences; None without a trained model.
-        loss: mean cross entropy at the places that are scored, same sequences, nats.
+        loss: mean cross entropy over all targets of the same sequences, nats.
         steps: optimizer steps taken.
         tokens: tokens trained on.
         curve: rows of step, loss (training, nats a target) and score (validation; None between

@@ -73,7 +73,7 @@ def build_twin(spec: ModelSpec, seed: int, conv_size: int) -> HybridLM:
 def _add_convolutions(model: HybridLM, seed: int, conv_size: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for layer in model.layers:
-        for _, mixer in layer.named_mixers():  # type: ignore[operator, union-attr]
+        for _, mixer in layer.named_mixers():  # type: ignore[operator]
             for name in CONVOLVED.get(mixer.settings.kind, ()):
                 linear = getattr(mixer, name, None)
                 if linear is not None:
