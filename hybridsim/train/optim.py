@@ -109,8 +109,8 @@ class StackedOptimizer:
 def orthogonalized(matrices: Tensor) -> Tensor:
     """Return the nearest half-orthogonal matrices of [models, rows, columns], roughly.
 
-    Five Newton-Schulz steps, in bfloat16 as torch.optim.Muon has them on every device. Source: Keller
-    Jordan, Muon; the coefficients make singular values lie in about 0.5..1.5.
+    Five Newton-Schulz steps, in bfloat16 as torch.optim.Muon has them on every device. Source:
+    Keller Jordan, Muon; the coefficients make singular values lie in about 0.5..1.5.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.bfloat16()

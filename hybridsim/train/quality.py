@@ -109,7 +109,7 @@ class QualityProfile:
         Raises:
             HybridsimError: no task of the profile has a weight.
         """
-        given = {name: 1.0 for name in self.scores} if weights is None else dict(weights)
+        given = dict.fromkeys(self.scores, 1.0) if weights is None else dict(weights)
         used = {name: w for name, w in given.items() if name in self.scores and w > 0}
         if not used:
             raise HybridsimError(

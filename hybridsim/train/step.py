@@ -58,7 +58,8 @@ class PopulationStep:
         """
         parameters = self.population.parameters
         losses = self.model_losses(tokens, positions, targets)
-        found = torch.autograd.grad(losses.sum(), list(parameters.values()))
+        # An indexer that chooses tokens has no gradient of the loss: it keeps its weights.
+        found = torch.autograd.grad(losses.sum(), list(parameters.values()), materialize_grads=True)
         gradients = dict(zip(parameters, found, strict=True))
         norms = self._norms(gradients)
         finite = losses.isfinite() & norms.isfinite()

@@ -31,8 +31,8 @@ from hybridsim.train.trainer import Look
 RECALL, LANGUAGE = "recall", "language"
 TARGET = 0.85  # of Kendall's tau and Spearman's rho
 TIE = 0.02  # scores as close as this are no order
-# Zoology's recall against state, read off its figure at about 17k numbers of state; the delta rule's
-# and the window's lie between two points of it.
+# Zoology's recall against state, read off its figure at about 17k numbers of state; those of the
+# delta rule and the window lie between two points of it.
 STATE_ORDER = {"G": 0.89, "D": 0.87, "A": 0.77, "M": 0.69, "W": 0.18}
 ZOOLOGY = ((64, 4), (128, 8), (256, 16), (512, 64))  # length, pairs
 

@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hybridsim.errors import HybridsimError, SpecError
+from hybridsim.spec.load import load_spec, spec_names
+from hybridsim.train.curriculum import rate_factor, stages
+from hybridsim.train.data import Examples
+from hybridsim.train.depth import apportion, resample_layers
+from hybridsim.train.optim import StackedOptimizer
+from hybridsim.train.population import LOOP, VMAP, Member, Population
+from hybridsim.train.proxy import ModelSize, ProxySettings, Training, load_proxy
+from hybridsim.train.quality import (
+    A_BETTER,
+    UNRESOLVED,
+    QualityProfile,
+    difference,
+    score_of,
+    student_quantile,
+)
+from hybridsim.train.ranks import kendall_tau, spearman
+from hybridsim.train.rates import Rate, best_rate, layer_rates
+from hybridsim.train.run import ProxyRun
+from hybridsim.train.scale import full_pattern, scale_spec
+from hybridsim.train.step import PopulationStep
+from hybridsim.train.trainer import DIVERGED, LEARNT, OUT_OF_MEMORY, TRAINED, Outcome, Trainer
+
+TINY = ProxySettings(
+    "tiny",
+    ModelSize(hidden_size=16, num_layers=2, num_heads=2, head_dim=8, chunk_size=16),
+    {"recall": {"kind": "mqar", "vocab_size": 32, "length": 32, "num_pairs": 8}},
+    training=Training(
+        steps=6, batch_size=4, curriculum_steps=0, evaluate_every=2, validation_size=4, test_size=8
+    ),
+    seeds=2,
+)
+VARIED = ["kimi_linear_tiny", "qwen3_next_tiny", "jamba_tiny", "minimax_m1_tiny", "gla_tiny",
+          "deltanet_tiny", "linear_attention_tiny", "nemotron_h_8b", "deepseek_v32_tiny",
+          "minimax_m3_tiny", "gpt_oss_120b", "falcon_h1_34b"]  # fmt: skip
+
+
+def members(name: str = "kimi_linear_tiny", seeds: int = 2, rate: float = 0.01) -> list[Member]:
+    twin = scale_spec(load_spec(name), TINY)
+    return [Member(twin, seed, (rate,) * twin.num_layers) for seed in range(seeds)]
+
+
+def trainer(given: list[Member], path: Path | None = None, **training: float) -> Trainer:
+    return Trainer(
+        given, TINY.task("recall"), name="recall", training=replace(TINY.training, **training),
+        conv_size=4, device="cpu", checkpoint=path,
+    )  # fmt: skip
+
+
+def losses_of(outcome: Outcome) -> list[float]:
+    return [row["loss"] for row in outcome.curve]
+
+
+# The scaling rule
+
+
+@pytest.mark.parametrize("name", spec_names())
+def test_every_spec_has_a_twin_of_the_proxys_size(name: str) -> None:
+    proxy = load_proxy("quick")
+    twin = scale_spec(load_spec(name), proxy)
+    assert (twin.hidden_size, twin.num_layers) == (proxy.model.hidden_size, 4)
+    kinds = {load_spec(name).mixers[letter].kind for letter in twin.mixers}
+    assert kinds == {settings.kind for settings in twin.mixers.values()}
+
+
+@pytest.mark.parametrize(
+    ("letters", "depth", "found"),
+    [
+        ("LLLF" * 6 + "LLF", 4, "LLLF"),
+        ("LLLF" * 6 + "LLF", 8, "LLLFLLLF"),
+        ("LLLF" * 12, 4, "LLLF"),
+        ("L" * 47 + "F", 4, "LLLF"),
+        ("FF" + "L" * 10, 4, "FLLL"),
+        ("LLLLLLLLFFFF", 6, "LLLLFF"),
+        ("LLLF", 48, "LLLF" * 12),
+        ("F" * 7, 4, "FFFF"),
+    ],
+)
+def test_patterns_keep_ratio_and_place(letters: str, depth: int, found: str) -> None:
+    assert resample_layers(letters, depth) == found
+
+
+@pytest.mark.parametrize("depth", [27, 48])
+def test_patterns_of_four_layers_come_back_from_a_real_depth(depth: int) -> None:
+    for number in range(16):
+        letters = "".join("LF"[number >> bit & 1] for bit in range(4))
+        assert resample_layers(resample_layers(letters, depth), 4) == letters
+
+
+def test_the_way_back_is_a_pattern_of_the_full_model() -> None:
+    assert full_pattern("LLLF", 48) == "(LLLF)*12"
+
+
+def test_rare_layers_are_not_lost() -> None:
+    from collections import Counter
+
+    assert apportion(Counter("L" * 47 + "F"), 4) == {"L": 3, "F": 1}
+
+
+def test_windows_keep_their_share_of_the_context() -> None:
+    spec = load_spec("gemma3_27b")
+    proxy = replace(TINY, tasks={"recall": {**TINY.tasks["recall"], "length": 1024}})
+    windows = {
+        scale_spec(spec, proxy, context_target=target).mixers["S"].window  # type: ignore[attr-defined]
+        for target in (4096, 8192)
+    }
+    assert windows == {256, 128}  # of 1024 tokens, as 1024 of 4096 and of 8192
+
+
+# Populations and optimizers
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
+    given = members(name)
+    tokens = torch.randint(32, (2, 3, 21))
+    found = {}
+    for batching in (LOOP, VMAP):
+        population = Population(given, 4, "cpu", batching)
+        hidden = population.hidden(tokens)
+        gradients = torch.autograd.grad(
+            hidden.pow(4).sum(), list(population.parameters.values()), materialize_grads=True
+        )
+        found[batching] = (hidden, *gradients)
+    for ours, theirs in zip(found[VMAP], found[LOOP], strict=True):
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm()
+
+
+def test_models_of_different_patterns_do_not_mix() -> None:
+    alike = members("kimi_linear_tiny", 2)
+    other = replace(alike[0].spec, layer_pattern="FF")
+    mixed = Population([alike[0], Member(other, 0, (0.01, 0.01)), alike[1]], 4, "cpu")
+    alone = Population(alike, 4, "cpu")
+    tokens = torch.randint(32, (1, 2, 16)).expand(3, 2, 16)
+    torch.testing.assert_close(mixed.hidden(tokens)[[0, 2]], alone.hidden(tokens[:2]))
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_one_models_steps_are_those_of_torch(muon: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(6, 10, generator=generator)
+    ours = torch.stack([start, start]).requires_grad_()
+    theirs = start.clone().requires_grad_()
+    rates = {"a_proj.weight": [0.02, 0.0]}
+    stacked = StackedOptimizer({"a_proj.weight": ours}, rates, muon=muon, weight_decay=0.1)
+    reference: torch.optim.Optimizer
+    if muon:
+        reference = torch.optim.Muon(
+            [theirs], lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+        )
+    else:
+        reference = torch.optim.AdamW([theirs], lr=0.02, betas=(0.9, 0.95), weight_decay=0.1)
+    for _ in range(5):
+        theirs.grad = torch.randn(6, 10, generator=generator)
+        stacked.step(
+            {"a_proj.weight": torch.stack([theirs.grad] * 2)}, {"a_proj.weight": torch.ones(2)}
+        )
+        reference.step()
+    torch.testing.assert_close(ours[0], theirs, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours[1], start)  # a model with rate 0 stays
+
+
+def test_every_gradient_is_clipped_by_its_own_models_norm() -> None:
+    step = PopulationStep(Population(members(), 4, "cpu"), TINY.training, "fp32")
+    norms = step._norms({n: torch.ones_like(p) * 2 for n, p in step.population.parameters.items()})
+    count = sum(p[0].numel() for p in step.population.parameters.values())
+    torch.testing.assert_close(norms, torch.full((2,), 2 * math.sqrt(count)))
+
+
+# Training
+
+
+def test_training_starts_alike_and_goes_on_from_a_checkpoint_on_the_same_curve(
+    tmp_path: Path,
+) -> None:
+    whole = trainer(members()).run()
+    path = tmp_path / "state.pt"
+
+    class Killed(Exception):
+        pass
+
+    def kill(look: object) -> None:
+        if path.exists():
+            raise Killed
+
+    first = trainer(members(), path)
+    first.on_look = kill
+    with pytest.raises(Killed):
+        first.run()
+    again = trainer(members(), path).run()
+    assert [o.curve for o in again] == [o.curve for o in whole]
+    assert [o.score for o in again] == [o.score for o in whole]
+
+
+def test_models_that_have_learnt_stop_and_the_others_go_on_as_before() -> None:
+    alone = trainer(members(seeds=3)).run()
+    some = trainer(members(seeds=3))
+    scores, looked = some.scores, []
+
+    def second_has_learnt(examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:
+        found, losses = scores(examples)
+        looked.append(len(found))
+        if len(looked) == 1:
+            found[1] = 1.0
+        return found, losses
+
+    some.scores = second_has_learnt  # type: ignore[method-assign]
+    found = some.run()
+    assert [o.status for o in found] == [TRAINED, LEARNT, TRAINED]
+    assert [o.steps for o in found] == [6, 2, 6]
+    assert losses_of(found[0]) == pytest.approx(losses_of(alone[0]), rel=1e-5)
+    assert losses_of(found[2]) == pytest.approx(losses_of(alone[2]), rel=1e-5)
+
+
+def test_a_model_that_diverges_is_a_failed_run_and_harms_no_other() -> None:
+    good, bad = members()
+    bad = replace(bad, rates=(1e30,) * 2)
+    found = trainer([good, bad]).run()
+    assert [o.status for o in found] == [TRAINED, DIVERGED]
+    assert found[1].score is None
+    assert "not finite" in found[1].cause
+    (alone,) = trainer([good]).run()
+    assert losses_of(found[0]) == pytest.approx(losses_of(alone), rel=1e-5)
+
+
+def test_too_little_memory_halves_the_population_and_then_is_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    run = Trainer.run
+
+    def crowded(self: Trainer) -> list[Outcome]:
+        sizes.append(len(self.outcomes))
+        if len(self.outcomes) > 1 or self.outcomes[0].member.seed == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return run(self)
+
+    monkeypatch.setattr(Trainer, "run", crowded)
+    (found,) = ProxyRun(TINY, device="cpu", folder=tmp_path).train([load_spec("gla_tiny")])
+    assert sizes == [2, 1, 1]
+    assert [o.status for o in found.outcomes["recall"]] == [TRAINED, OUT_OF_MEMORY]
+    assert found.outcomes["recall"][1].cause.startswith("one model does not fit")
+
+
+def test_the_curriculum_has_few_shapes_and_ends_with_the_task() -> None:
+    task = TINY.task("recall")
+    training = replace(TINY.training, steps=100, curriculum_steps=50, curriculum_stages=3)
+    found = stages(task, training)
+    assert [(s.first, s.end) for s in found] == [(0, 16), (16, 33), (33, 50), (50, 100)]
+    assert found[-1].task == task
+    assert found[0].task.length < task.length
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    training = replace(TINY.training, steps=100, warmup_steps=10, decay_share=0.2)
+    assert [rate_factor(s, training) for s in (0, 9, 50, 90)] == [0.1, 1.0, 1.0, 0.5]
+
+
+def test_a_hybrids_layers_take_their_own_kinds_rates() -> None:
+    twin = scale_spec(load_spec("kimi_linear_tiny"), load_proxy("quick"))
+    rates = {twin.mixers["L"]: Rate(0.03, "kept", {}), twin.mixers["F"]: Rate(0.01, "kept", {})}
+    assert layer_rates(twin, rates) == (0.03, 0.03, 0.03, 0.01)
+
+
+def test_the_grid_keeps_the_default_unless_another_rate_is_clearly_better() -> None:
+    (member, *_) = members()
+    outcomes = [Outcome(member, score=s) for s in (0.2, 0.50, 0.51)]
+    assert best_rate([1e-3, 1e-2, 3e-2], outcomes, 1e-2) == 1e-2
+    outcomes[0].score = 0.9
+    assert best_rate([1e-3, 1e-2, 3e-2], outcomes, 1e-2) == 1e-3
+
+
+def test_measured_rates_are_kept_and_used_again(tmp_path: Path) -> None:
+    proxy = replace(TINY, grid=True, training=replace(TINY.training, learning_rates=(0.01, 0.03)))
+    first = ProxyRun(proxy, device="cpu", folder=tmp_path)
+    second = ProxyRun(proxy, device="cpu", folder=tmp_path)
+    sources = [run.train([load_spec("gla_tiny")])[0].rates["L"].source for run in (first, second)]
+    assert sources == ["measured", "kept"]
+    assert first.ledger.models == 2 + 2
+    assert second.ledger.models == 2
+
+
+# Quality
+
+
+def test_students_quantiles() -> None:
+    # Abramowitz and Stegun, table 26.10
+    known = {1: 12.706, 2: 4.303, 3: 3.182, 10: 2.228, 29: 2.045}
+    assert {n: round(student_quantile(n), 3) for n in known} == known
+
+
+def test_intervals_and_differences() -> None:
+    high, low = score_of([0.97, 0.98, 0.99], 0.1), score_of([0.5, 0.6, 0.7], 0.1)
+    assert high is not None
+    assert low is not None
+    assert high.low > low.high or difference(high, low) == A_BETTER
+    assert difference(high, high) == UNRESOLVED
+    one = score_of([0.9], 0.1)
+    assert one is not None
+    assert (one.low, one.high) == (0.0, 1.0)
+    assert score_of([None, None], 0.1) is None
+
+
+def test_the_summary_weighs_the_tasks_that_are_there() -> None:
+    profile = QualityProfile({"recall": score_of([0.5, 0.5], 0), "language": score_of([1, 1], 0)})
+    assert profile.summary({"recall": 3, "language": 1, "needle": 9}).mean == 0.625
+    assert profile.summary().mean == 0.75
+    with pytest.raises(HybridsimError, match="none of the proxy's tasks"):
+        profile.summary({"needle": 1})
+
+
+def test_rank_correlations() -> None:
+    assert kendall_tau([1, 2, 3, 4], [1, 2, 4, 3]) == pytest.approx(4 / 6)
+    assert spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
+    assert kendall_tau([1.0, 1.001, 2], [1.001, 1.0, 2], tie=0.01) == 1
+    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
+
+
+@pytest.mark.parametrize("name", ["quick", "standard", "deep"])
+def test_shipped_proxies_are_valid(name: str) -> None:
+    proxy = load_proxy(name)
+    assert {"recall", "language"} <= set(proxy.tasks)
+    for task in proxy.tasks:
+        assert 0 <= proxy.task(task).chance < 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.optimizer=sgd", "proxy.training.optimizer=sgd"),
+        ("model.num_layers=0", "proxy.model.num_layers=0: must be at least 1"),
+        ("tasks.recall.kind=nothing", "proxy.tasks.recall.kind=nothing"),
+        ("precision.cpu=int8", "precision.cpu=int8"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(override: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message.replace(".", r"\.")):
+        load_proxy("quick", [override]).context()
+
+
+COMMAND = ["train", "spec=kimi_linear_tiny", "tasks=[recall]", "format=json", "device=cpu",
+           "proxy.training.steps=16", "proxy.training.evaluate_every=2", "pictures=false",
+           "proxy.training.batch_size=8", "proxy.training.test_size=8", "proxy.seeds=2",
+           "proxy.training.validation_size=8"]  # fmt: skip
+
+
+def command(*more: str) -> list[str]:
+    return [sys.executable, "-m", "hybridsim", *COMMAND, *more]
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_on_the_same_curve(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, cut = (
+        [f"kept={tmp_path / name}", f"hydra.run.dir={tmp_path / name / 'run'}"]
+        for name in ("whole", "cut")
+    )
+    run = {"capture_output": True, "text": True, "env": environment, "check": True}
+    document = json.loads(subprocess.run(command(*whole), **run).stdout)  # type: ignore[call-overload]
+    assert document["schema"] == "hybridsim/train/1"
+    with subprocess.Popen(command(*cut), stdout=subprocess.DEVNULL, env=environment) as process:
+        checkpoints = tmp_path / "cut" / "checkpoints"
+        while not list(checkpoints.glob("*.pt")) and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    again = json.loads(subprocess.run(command(*cut), **run).stdout)  # type: ignore[call-overload]
+    assert again["scores"] == document["scores"]
+    curves = [(tmp_path / name / "run" / "curves.csv").read_text() for name in ("whole", "cut")]
+    assert curves[0] == curves[1]
