@@ -194,7 +194,8 @@ class Population:
         x = self.hidden(tokens)
         chosen = x.gather(2, positions[..., None].expand(-1, -1, -1, x.shape[-1]))
         flat = chosen.flatten(1, 2) @ self.parameters["embed"].to(chosen.dtype).mT
-        return flat.unflatten(1, chosen.shape[1:3])
+        logits: Tensor = flat.unflatten(1, chosen.shape[1:3])
+        return logits
 
     def _mixed(self, groups: list[Group], x: Tensor) -> Tensor:
         """Return x after one layer, each model by its own group's."""

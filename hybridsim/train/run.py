@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -219,4 +220,4 @@ def device_title(device: str) -> str:
     """Return what people call the device that trains."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU ({platform.machine()}), one thread"

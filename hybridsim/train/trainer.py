@@ -125,7 +125,7 @@ class Trainer:
 
     def run(self) -> list[Outcome]:
         """Return the outcomes of all models, in their order."""
-        with matrix_products(self.precision):
+        with matrix_products(self.precision), one_thread(self.device):
             self._resume()
             for stage in stages(self.task, self.training):
                 self._run_stage(stage.task, max(stage.first, self.at), stage.end)
@@ -271,3 +271,19 @@ def matrix_products(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """Let a CPU's products run on one thread inside.
+
+    They are too small to share: two threads are no faster alone, and many times slower beside
+    another program. Two processes use two cores.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

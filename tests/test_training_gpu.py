@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import TINY, VARIED, members
+
+from hybridsim.spec.load import load_spec
+from hybridsim.train.population import LOOP, VMAP, Population
+from hybridsim.train.run import ProxyRun
+from hybridsim.train.step import EAGER_STEPS, CapturedStep, PopulationStep
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
+    tokens = torch.randint(32, (2, 3, 21), device="cuda")
+    found = {}
+    for batching in (LOOP, VMAP):
+        population = Population(members(name), 4, "cuda", batching)
+        hidden = population.hidden(tokens)
+        parameters = list(population.parameters.values())
+        gradients = torch.autograd.grad(hidden.pow(4).sum(), parameters, materialize_grads=True)
+        found[batching] = (hidden, *gradients)
+    for ours, theirs in zip(found[VMAP], found[LOOP], strict=True):
+        assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
+
+
+@pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "gla_tiny"])
+def test_a_captured_step_trains_as_an_eager_one(name: str) -> None:
+    task, losses = TINY.task("recall"), {}
+    for captured in (False, True):
+        step = PopulationStep(Population(members(name), 4, "cuda"), TINY.training, "fp32")
+        taken = CapturedStep(step) if captured else step
+        rows = []
+        for number in range(EAGER_STEPS + 4):
+            batch = task.sample(0, number, 4, "cuda")
+            positions = (batch.targets >= 0).to(torch.uint8).argsort(-1, True, True)[:, :8]
+            targets = batch.targets.gather(1, positions)
+            taken(*(x.expand(2, *x.shape).contiguous() for x in (batch.tokens, positions, targets)))
+            rows.append(step.losses.clone())
+        losses[captured] = torch.stack(rows)
+        if isinstance(taken, CapturedStep):
+            assert taken.note == "CUDA graph"
+    torch.testing.assert_close(losses[True], losses[False], atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_proxy_trains_on_the_device(precision: str, tmp_path: Path) -> None:
+    proxy = replace(TINY, precision={"cpu": "fp32", "cuda": precision})
+    specs = [load_spec("kimi_linear_tiny"), load_spec("minimax_m1_tiny")]
+    for trained in ProxyRun(proxy, device="cuda", folder=tmp_path).train(specs):
+        assert [o.cause for o in trained.outcomes["recall"]] == ["", ""]
+        assert trained.profile.scores["recall"] is not None
