@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
@@ -51,7 +52,7 @@ class AttentionCost(MixerCost):
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
-        per_token = int(bytes_of(2 * s.num_kv_heads * s.head_dim, dtypes.kv))
+        per_token = math.floor(bytes_of(2 * s.num_kv_heads * s.head_dim, dtypes.kv))
         return CacheShape(bytes_per_token=per_token, window_tokens=s.window)
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.attention.cost import AttentionCost
@@ -34,7 +36,7 @@ class BlockSparseAttentionCost(AttentionCost):
 
     def index_bytes_per_token(self, dtypes: Dtypes) -> int:
         """Return the bytes of one cached index key."""
-        return int(bytes_of(self.settings.index_head_dim, dtypes.kv))
+        return math.floor(bytes_of(self.settings.index_head_dim, dtypes.kv))
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
         kv_bytes = super().cache(dtypes).bytes_per_token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
@@ -43,10 +44,10 @@ class GatedDeltaNetCost(MixerCost):
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
         return CacheShape(
-            recurrent_bytes=int(
+            recurrent_bytes=math.floor(
                 bytes_of(s.num_v_heads * s.head_k_dim * s.head_v_dim, dtypes.state)
             ),
-            conv_bytes=int(bytes_of((s.conv_size - 1) * s.conv_channels, dtypes.conv_state)),
+            conv_bytes=math.floor(bytes_of((s.conv_size - 1) * s.conv_channels, dtypes.conv_state)),
         )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
@@ -42,8 +43,10 @@ class GatedLinearAttentionCost(MixerCost):
         s = self.settings
         columns = 0 if s.conv_size is None else s.conv_size - 1
         return CacheShape(
-            recurrent_bytes=int(bytes_of(s.num_heads * s.head_k_dim * s.head_v_dim, dtypes.state)),
-            conv_bytes=int(bytes_of(columns * s.qkv_dim, dtypes.conv_state)),
+            recurrent_bytes=math.floor(
+                bytes_of(s.num_heads * s.head_k_dim * s.head_v_dim, dtypes.state)
+            ),
+            conv_bytes=math.floor(bytes_of(columns * s.qkv_dim, dtypes.conv_state)),
         )
 
     @cached_property

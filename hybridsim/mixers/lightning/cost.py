@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
@@ -39,7 +40,9 @@ class LightningAttentionCost(MixerCost):
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
-        return CacheShape(recurrent_bytes=int(bytes_of(s.num_heads * s.head_dim**2, dtypes.state)))
+        return CacheShape(
+            recurrent_bytes=math.floor(bytes_of(s.num_heads * s.head_dim**2, dtypes.state))
+        )
 
     @cached_property
     def peak_elements_per_token(self) -> int:

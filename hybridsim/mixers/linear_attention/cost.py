@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hybridsim.conventions import FlopConventions
 from hybridsim.dtypes import Dtypes, bytes_of
 from hybridsim.mixers.base import CacheShape, MixerCost
@@ -36,7 +38,7 @@ class LinearAttentionCost(MixerCost):
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
         numbers = s.num_heads * s.feature_dim * s.state_columns
-        return CacheShape(recurrent_bytes=int(bytes_of(numbers, dtypes.state)))
+        return CacheShape(recurrent_bytes=math.floor(bytes_of(numbers, dtypes.state)))
 
     def core_flops(self, step: Step, conventions: FlopConventions) -> int:
         s = self.settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
@@ -51,8 +52,8 @@ class Mamba1Cost(MixerCost):
     def cache(self, dtypes: Dtypes) -> CacheShape:
         s = self.settings
         return CacheShape(
-            recurrent_bytes=int(bytes_of(s.inner_dim * s.state_size, dtypes.state)),
-            conv_bytes=int(bytes_of((s.conv_size - 1) * s.inner_dim, dtypes.conv_state)),
+            recurrent_bytes=math.floor(bytes_of(s.inner_dim * s.state_size, dtypes.state)),
+            conv_bytes=math.floor(bytes_of((s.conv_size - 1) * s.inner_dim, dtypes.conv_state)),
         )
 
     @cached_property

@@ -46,7 +46,7 @@ class MultiHeadLatentAttentionCost(MixerCost):
         return vectors if s.q_lora_rank is None else vectors | {"q_a_norm": s.q_lora_rank}
 
     def cache(self, dtypes: Dtypes) -> CacheShape:
-        return CacheShape(bytes_per_token=int(bytes_of(self.settings.latent_dim, dtypes.kv)))
+        return CacheShape(bytes_per_token=math.floor(bytes_of(self.settings.latent_dim, dtypes.kv)))
 
     @cached_property
     def peak_elements_per_token(self) -> int:

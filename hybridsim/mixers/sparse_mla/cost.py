@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 from hybridsim.conventions import FlopConventions
@@ -54,7 +55,7 @@ class SparseLatentAttentionCost(MultiHeadLatentAttentionCost):
         if not s.has_indexer:
             return 0
         if s.index_key_dtype is None:
-            return int(bytes_of(s.index_head_dim, dtypes.kv))
+            return math.floor(bytes_of(s.index_head_dim, dtypes.kv))
         return scaled_fp8_bytes(s.index_head_dim)
 
     def selects_all(self, step: Step) -> bool:
