@@ -11,6 +11,7 @@ import difflib
 import os
 import sys
 from importlib import import_module
+from itertools import takewhile
 
 # command -> (module whose main() is a Hydra application, one line for --help)
 COMMANDS = {
@@ -23,12 +24,15 @@ COMMANDS = {
     "import": ("hybridsim.commands.import_config", "Read a published config.json as a spec file."),
     "export": ("hybridsim.commands.export", "Write a spec as a config.json of transformers."),
     "search": ("search.command", "Search ratio and placement: the Pareto frontier for a workload."),
+    "report": ("hybridsim.commands.report", "One HTML file of runs, with an explorer inside."),
     "generate": ("hybridsim.commands.generate", "Continue a prompt with a checkpoint's weights."),
 }
 # command -> the key that a first argument without `=` is the value of
 POSITIONAL = {"import": "config"}
 # command -> what its keys may also be called: `base=kimi_linear`, `base.hidden_size=1024`
 ALIASES = {"search": {"base": "spec"}}
+# command -> the key that all first arguments without `=` are the list of
+POSITIONAL_LISTS = {"report": "runs"}
 
 USAGE = """\
 usage: hybridsim COMMAND [key=value ...] [--multirun] [--help]
@@ -98,12 +102,20 @@ def run(command: str, prog: str, args: list[str]) -> None:
 
 
 def _keyed(command: str, args: list[str]) -> list[str]:
-    """Return the arguments with a first one that stands alone as the value of its key."""
-    key = POSITIONAL.get(command)
-    if key is None or not args or args[0].startswith("-") or "=" in args[0]:
-        return args
-    quoted = args[0].replace("\\", "\\\\").replace("'", "\\'")
-    return [f"{key}='{quoted}'", *args[1:]]
+    """Return the arguments with first ones that stand alone as the value of their key."""
+    alone = list(takewhile(lambda arg: not arg.startswith("-") and "=" not in arg, args))
+    if command in POSITIONAL and alone:
+        return [f"{POSITIONAL[command]}={_quoted(args[0])}", *args[1:]]
+    if command in POSITIONAL_LISTS and alone:
+        values = ",".join(map(_quoted, alone))
+        return [f"{POSITIONAL_LISTS[command]}=[{values}]", *args[len(alone) :]]
+    return args
+
+
+def _quoted(value: str) -> str:
+    """Return a value as Hydra reads it, whatever is in it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _renamed(command: str, args: list[str]) -> list[str]:

@@ -138,4 +138,4 @@ def test_other_sizes_are_those_of_another_spec() -> None:
 def test_a_twin_keeps_the_sizes_of_what_it_is_made_from() -> None:
     model = model_forms(load_spec("minimax_m3"), Forms(), Deployment())
     heads = {name for name in model["sizes"] if name.endswith(".num_heads")}
-    assert len(heads) == len({letter for letter in load_spec("minimax_m3").mixers})
+    assert len(heads) == len(load_spec("minimax_m3").mixers)

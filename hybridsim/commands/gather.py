@@ -53,15 +53,17 @@ def gather(
 
 
 def write_comparison(document: dict[str, Any], folder: Path, pictures: bool) -> None:
-    """Write a comparison, its rows and its picture into a run's folder."""
+    """Write a comparison, its rows and its pictures into a run's folder."""
     from hybridsim.report import comparison, files
 
     files.write_json(folder / "comparison.json", document)
     files.write_table(folder, "comparison", comparison.flat_rows(document))
     if pictures:
-        from hybridsim.report.pictures import comparison_picture
+        from hybridsim.report.pictures import save
+        from hybridsim.report.profile_figures import comparison_figures
 
-        comparison_picture(folder / "comparison.png", document["rows"])
+        for figure in comparison_figures(document["rows"]):
+            save(figure, folder)
 
 
 def show_comparison(document: dict[str, Any], folder: Path, chosen: str) -> None:

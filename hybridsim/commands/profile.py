@@ -49,19 +49,19 @@ def _progress(message: str, *, hidden: bool) -> Any:
     return nullcontext() if hidden else Console(stderr=True).status(message)
 
 
-def write(found: Profile, folder: Path, pictures: bool) -> None:
+def write(found: Profile, folder: Path, drawn: bool) -> None:
     """Write the record, its tables and its pictures into the run's folder."""
     from hybridsim.report import files
 
     files.write_json(folder / "profile.json", found.document)
     files.write_table(folder, "nodes", found.nodes)
     files.write_table(folder, "sweep", found.sweep)
-    if pictures:
-        from hybridsim.report import pictures as draw
+    if drawn:
+        from hybridsim.report import pictures
+        from hybridsim.report.profile_figures import profile_figures
 
-        draw.cache_picture(folder / "cache.png", found.document, found.sweep)
-        draw.latency_picture(folder / "latency.png", found.document, found.sweep)
-        draw.breakdown_picture(folder / "breakdown.png", found.document)
+        for figure in profile_figures(found.document, found.sweep):
+            pictures.save(figure, folder)
 
 
 def show(found: Profile, chosen: str, folder: Path) -> None:

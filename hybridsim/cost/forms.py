@@ -75,7 +75,9 @@ def model_forms(spec: ModelSpec, forms: Forms, deployment: Deployment) -> dict[s
         occurs in a layer with two letters and outside of the layers.
     """
     twin = spec.all_full_twin()
-    wide = spec if twin is None else replace(spec, mixers=twin.mixers, full_twin=spec.full_twin)
+    wide = spec
+    if twin is not None:
+        wide = replace(spec, mixers=twin.mixers, norm_placement=twin.norm_placement)
     sizes = _Sizes(wide)
     ops: dict[Op, int] = {}
 
@@ -199,7 +201,7 @@ class _Exporter:
 
         def core(context: Any, batch: Any, *sizes: Any) -> Any:
             op = sized.with_sizes(dict(zip(sized.inputs, sizes, strict=True)))
-            cost = mixer_cost(op.settings, op.hidden_size)  # type: ignore[arg-type]
+            cost = mixer_cost(op.settings, op.hidden_size)
             return cost.core_flops(prefill(context), self.deployment.conventions)
 
         return self.forms.trace(core, CONTEXT, BATCH, *sized.inputs)

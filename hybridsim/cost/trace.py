@@ -17,8 +17,8 @@ INTEGER, FLOAT, INPUT, FLOOR, CHOICE = "integer", "float", "input", "floor", "ch
 COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")
 
 
-class Undecided(Exception):  # noqa: N818  not an error: it says where the ways part
-    """A decision that the way followed so far says nothing about."""
+class Undecided(Exception):
+    """No error: the way followed so far says nothing about a decision, here it parts."""
 
     def __init__(self, condition: int) -> None:
         self.condition = condition
@@ -154,7 +154,7 @@ class Traced:
         return self // other, self % other
 
     def __rdivmod__(self, other: object) -> tuple[Traced, Traced]:
-        return other // self, other % self  # type: ignore[operator]
+        return other // self, other % self
 
     def __pow__(self, other: object) -> Traced:
         return self._made("**", self, other)

@@ -1,156 +1,181 @@
-"""The pictures of a profile and of a comparison, from records only."""
+"""Figures drawn by matplotlib into files."""
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
 import matplotlib
 
 matplotlib.use("Agg")  # no display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from hybridsim.report.times import origin_text
-from hybridsim.report.units import tokens_text
+from hybridsim.report.figures import (
+    COLOURS,
+    Axis,
+    BarFigure,
+    Figure,
+    LineFigure,
+    PointFigure,
+    Series,
+    ShareFigure,
+)
+from hybridsim.report.units import bytes_text, decimal_text, seconds_text, tokens_text
 
-Record = dict[str, Any]
+LABEL_WIDTH = 36
+MARKERS = "osD^vPX*"
 
-# Colour-blind safe (Okabe and Ito).
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-SIZE = (8, 5)
-GIB = 1 << 30
-
-
-Target = Path | IO[bytes]
-
-
-def save(figure: Figure, path: Target) -> None:
-    """Write a figure and let go of it."""
-    figure.tight_layout()
-    figure.savefig(path, dpi=150, format="png")
-    plt.close(figure)
+TICKS: dict[str, Callable[[float], str]] = {
+    "number": lambda value: f"{value:.3g}",
+    "count": decimal_text,
+    "bytes": bytes_text,
+    "seconds": seconds_text,
+    "tokens": lambda value: tokens_text(round(value)),
+    "share": lambda value: f"{value:.0%}",
+}
 
 
-def _context_axis(axes: Axes, contexts: list[int]) -> None:
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(contexts, [tokens_text(n) for n in contexts], rotation=45)
-    axes.minorticks_off()
-    axes.set_xlabel("context (tokens)")
+def save(figure: Figure, folder: Path, formats: tuple[str, ...] = ("png",)) -> None:
+    """Write a figure as NAME.FORMAT."""
+    canvas = draw(figure)
+    for chosen in formats:
+        canvas.savefig(folder / f"{figure.name}.{chosen}", dpi=150, metadata=_dateless(chosen))
+    plt.close(canvas)
+
+
+def _dateless(chosen: str) -> dict[str, None] | None:
+    """Return metadata with which the same figure gives the same file."""
+    return {"Date": None} if chosen == "svg" else None
+
+
+def draw(figure: Figure) -> Canvas:
+    """Return a figure drawn."""
+    if isinstance(figure, LineFigure):
+        canvas, axes = _lines(figure)
+    elif isinstance(figure, BarFigure):
+        canvas, axes = _bars(figure)
+    elif isinstance(figure, ShareFigure):
+        canvas, axes = _shares(figure)
+    else:
+        assert isinstance(figure, PointFigure)
+        canvas, axes = _points(figure)
+    axes.set_title(figure.title, fontsize=11)
+    canvas.text(0.01, 0.01, figure.note, fontsize=7, color="0.35")
+    canvas.tight_layout(rect=(0, 0.03, 1, 1))
+    return canvas
+
+
+def _set_axis(axes: Axes, axis: Axis, which: str) -> None:
+    drawn = axes.xaxis if which == "x" else axes.yaxis
+    if axis.log:
+        base = 2 if axis.kind in ("tokens", "bytes") else 10
+        axes.set_xscale("log", base=base) if which == "x" else axes.set_yscale("log", base=base)
+        drawn.set_major_locator(LogLocator(base=base, numticks=12))
+        drawn.set_minor_locator(NullLocator())
+        drawn.set_minor_formatter(NullFormatter())
+    drawn.set_major_formatter(FuncFormatter(lambda value, _: TICKS[axis.kind](value)))
+    axes.set_xlabel(axis.label) if which == "x" else axes.set_ylabel(axis.label)
     axes.grid(True, alpha=0.3)
 
 
-def _first_batch(rows: list[Record]) -> list[Record]:
-    return [row for row in rows if row["batch_size"] == rows[0]["batch_size"]]
+def _lines(figure: LineFigure) -> tuple[Canvas, Axes]:
+    canvas, axes = plt.subplots(figsize=(8, 5))
+    for index, series in enumerate(figure.series):
+        _line(axes, series, MARKERS[index % len(MARKERS)])
+    for mark in figure.marks:
+        axes.axvline(mark.x, color="grey", linestyle=":", label=mark.label)
+    _set_axis(axes, figure.x, "x")
+    _set_axis(axes, figure.y, "y")
+    if figure.series or figure.marks:
+        axes.legend(fontsize=8)
+    return canvas, axes
 
 
-def cache_picture(path: Target, document: Record, rows: list[Record]) -> None:
-    """Draw the cache of one sequence against the context, with the all-full twin's."""
-    rows = _first_batch(rows)
-    contexts = [row["context_tokens"] for row in rows]
-    figure, axes = plt.subplots(figsize=SIZE)
-    ours = [row["cache_bytes_per_sequence"] / GIB for row in rows]
-    axes.plot(contexts, ours, "o-", color=COLOURS[0], label=document["spec"]["name"])
-    if rows[0]["twin_cache_bytes_per_sequence"] is not None:
-        twins = [row["twin_cache_bytes_per_sequence"] / GIB for row in rows]
-        axes.plot(contexts, twins, "s--", color=COLOURS[1], label="all-full twin")
-    crossover = document["crossover_tokens"]["memory"]
-    if crossover and contexts[0] <= crossover <= contexts[-1]:
-        axes.axvline(crossover, color="grey", linestyle=":", label=f"equal at {crossover:,} tokens")
-    axes.set_yscale("log")
-    axes.set_ylabel("cache and state of one sequence (GiB, exact)")
-    _context_axis(axes, contexts)
-    axes.set_title(f"{document['spec']['name']}: cache against context")
-    axes.legend()
-    save(figure, path)
+def _line(axes: Axes, series: Series, marker: str) -> None:
+    colour = COLOURS[series.colour % len(COLOURS)]
+    gaps = [math.nan if value is None else value for value in series.y]
+    axes.plot(
+        series.x,
+        gaps,
+        linestyle="--" if series.dashed else "-",
+        marker=marker if len(gaps) <= 40 else None,
+        markersize=4,
+        color=colour,
+        alpha=0.7 if series.dashed else 1,
+        label=series.name,
+        drawstyle="steps-post" if series.stepped else "default",
+    )
+    if series.low is not None and series.high is not None:
+        bounds = ([math.nan if v is None else v for v in b] for b in (series.low, series.high))
+        axes.fill_between(series.x, *bounds, color=colour, alpha=0.2, linewidth=0)
 
 
-def latency_picture(path: Target, document: Record, rows: list[Record]) -> None:
-    """Draw prefill and decode times against the context, the all-full twin's dashed.
-
-    Times that are not modelled have their 90 % interval as a band.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5))
-    for axis, part in zip(axes, ("prefill", "decode"), strict=True):
-        for index, batch in enumerate(sorted({row["batch_size"] for row in rows})):
-            chosen = [row for row in rows if row["batch_size"] == batch]
-            colour = COLOURS[index % len(COLOURS)]
-            _latency_lines(axis, part, chosen, colour, f"batch {batch}")
-        _context_axis(axis, sorted({row["context_tokens"] for row in rows}))
-        axis.set_ylabel(f"ms, {origin_text(row[f'{part}_provenance'] for row in rows)}")
-        axis.set_title(
-            "prefill of the context" if part == "prefill" else "one decode step after it"
-        )
-        axis.legend()
-    axes[0].set_yscale("log")
-    axes[1].set_ylim(bottom=0)
-    figure.suptitle(f"{document['spec']['name']} on {document['hardware']['title']}")
-    save(figure, path)
-
-
-def _latency_lines(axis: Axes, part: str, rows: list[Record], colour: str, label: str) -> None:
-    contexts = [row["context_tokens"] for row in rows]
-    ours = [row[f"{part}_latency_s"] * 1e3 for row in rows]
-    axis.plot(contexts, ours, "o-", color=colour, label=label)
-    bounds = [[row[f"{part}_latency_{end}_s"] for row in rows] for end in ("low", "high")]
-    if not any(bound is None for line in bounds for bound in line):
-        low, high = ([bound * 1e3 for bound in line] for line in bounds)
-        axis.fill_between(contexts, low, high, color=colour, alpha=0.2, linewidth=0)
-    if rows[0][f"twin_{part}_latency_s"] is not None:
-        twins = [row[f"twin_{part}_latency_s"] * 1e3 for row in rows]
-        axis.plot(contexts, twins, "s--", color=colour, alpha=0.6, label=f"{label}, all-full twin")
-
-
-def breakdown_picture(path: Target, document: Record) -> None:
-    """Draw each kind of node's share of parameters and of the time."""
-    kinds = document["kinds"]
-    load = document["workload"]
-    measures = {
-        "parameters": "parameters",
-        "decode_latency_s": f"decode, {load['concurrency']} sequences",
-        "prefill_latency_s": f"prefill, {load['prompt_tokens']:,} tokens",
-    }
-    figure, axes = plt.subplots(figsize=(10, 4))
-    left = [0.0] * len(measures)
-    for index, row in enumerate(kinds):
-        totals = [sum(kind[key] for kind in kinds) for key in measures]
-        shares = [100 * row[key] / total for key, total in zip(measures, totals, strict=True)]
-        label = f"{row['letter']} {row['title']}".strip()
-        axes.barh(list(measures.values()), shares, left=left, color=COLOURS[index % 8], label=label)
-        left = [a + b for a, b in zip(left, shares, strict=True)]
-    origins = origin_text(row["latency_provenance"] for row in kinds)
-    axes.set_xlabel(f"share (%); times are {origins}")
-    axes.set_xlim(0, 100)
-    axes.set_title(f"{document['spec']['name']} on {document['hardware']['title']}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=4, frameon=False)
-    save(figure, path)
-
-
-def comparison_picture(path: Target, rows: list[Record]) -> None:
-    """Draw cache per sequence, TTFT and TPOT of several profiles side by side."""
-    origins = origin_text(row["latency_provenance"] for row in rows)
-    figures = {
-        "cache_bytes_per_sequence": ("cache per sequence (GiB, exact)", GIB),
-        "ttft_s": (f"time to first token (s, {origins})", 1),
-        "tpot_s": (f"time per output token (ms, {origins})", 1e-3),
-    }
-    # Numbered, as the jobs are: equal labels would share one bar.
-    labels = [
-        "\n".join(textwrap.wrap(f"{i}: {row['spec']} {row['workload']} {row['overrides']}", 36))
-        for i, row in enumerate(rows)
+def _bars(figure: BarFigure) -> tuple[Canvas, Axes]:
+    places, values = range(len(figure.bars)), [bar.value for bar in figure.bars]
+    colours = ["0.75" if bar.faded else COLOURS[bar.colour % 8] for bar in figure.bars]
+    errors = [
+        [max(0.0, bar.value - bar.low) if bar.low is not None else 0 for bar in figure.bars],
+        [max(0.0, bar.high - bar.value) if bar.high is not None else 0 for bar in figure.bars],
     ]
-    figure, axes = plt.subplots(1, 3, figsize=(13, 2 + 0.5 * len(rows)), sharey=True)
-    for axis, (key, (title, unit)) in zip(axes, figures.items(), strict=True):
-        values = [row[key] / unit for row in rows]
-        bars = axis.barh(
-            labels, values, color=[COLOURS[0] if row["fits"] else "grey" for row in rows]
+    labels = ["\n".join(textwrap.wrap(bar.label, LABEL_WIDTH)) for bar in figure.bars]
+    if figure.upright:
+        canvas, axes = plt.subplots(figsize=(max(6, 0.25 * len(values)), 4))
+        axes.bar(places, values, yerr=errors, color=colours, capsize=2)
+        axes.set_xticks(places, labels, fontsize=7)
+        _set_axis(axes, figure.value, "y")
+    else:
+        canvas, axes = plt.subplots(figsize=(8, 1.5 + 0.5 * len(values)))
+        axes.barh(places, values, xerr=errors, color=colours, capsize=2)
+        axes.set_yticks(places, labels)
+        axes.invert_yaxis()
+        _set_axis(axes, figure.value, "x")
+    return canvas, axes
+
+
+def _shares(figure: ShareFigure) -> tuple[Canvas, Axes]:
+    canvas, axes = plt.subplots(figsize=(10, 4))
+    left = [0.0] * len(figure.stacks)
+    for index, part in enumerate(figure.parts):
+        shares = [share or 0.0 for share in part.shares]
+        axes.barh(
+            figure.stacks,
+            shares,
+            left=left,
+            color=COLOURS[index % len(COLOURS)],
+            hatch="//" if index >= len(COLOURS) else None,
+            edgecolor="white",
+            label=part.name,
         )
-        axis.bar_label(bars, fmt="{:.3g}", padding=3)
-        axis.margins(x=0.25)
-        axis.set_title(title, fontsize=10)
-    axes[0].invert_yaxis()
-    if not all(row["fits"] for row in rows):
-        figure.suptitle("grey: does not fit the device", fontsize=9)
-    save(figure, path)
+        left = [a + b for a, b in zip(left, shares, strict=True)]
+    _set_axis(axes, Axis("share", "share"), "x")
+    axes.set_xlim(0, 1)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncol=4, frameon=False, fontsize=8)
+    return canvas, axes
+
+
+def _points(figure: PointFigure) -> tuple[Canvas, Axes]:
+    canvas, axes = plt.subplots(figsize=(8, 6))
+    for index, group in enumerate(figure.groups):
+        axes.scatter(
+            [math.nan if value is None else value for value in group.x],
+            [math.nan if value is None else value for value in group.y],
+            s=12 if group.faded else 30,
+            color="0.7" if group.faded else COLOURS[group.colour % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            label=group.name,
+            zorder=1 if group.faded else 3,
+        )
+        for x, y, label in zip(group.x, group.y, group.labels, strict=True):
+            if group.named and x is not None and y is not None:
+                axes.annotate(label, (x, y), textcoords="offset points", xytext=(5, 5), fontsize=7)
+    if figure.front is not None:
+        _line(axes, figure.front, "")
+    _set_axis(axes, figure.x, "x")
+    _set_axis(axes, figure.y, "y")
+    axes.legend(fontsize=8)
+    return canvas, axes

@@ -123,7 +123,7 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     folder = only_run(tmp_path, "profile")
     assert json.loads((folder / "profile.json").read_text()) == document
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"cache.png", "latency.png", "breakdown.png", "nodes.csv", "nodes.parquet"}
+    assert names >= {"cache.png", "prefill.png", "decode.png", "breakdown.png", "nodes.csv", "nodes.parquet"}
     nodes = pd.read_parquet(folder / "nodes.parquet")
     assert nodes["parameters"].sum() == 49_122_675_072
     assert len(pd.read_csv(folder / "nodes.csv")) == len(nodes)
@@ -154,7 +154,7 @@ def test_rows_of_the_device_are_used_by_themselves(tmp_path: Path, measured: Pat
         assert [record["provenance"] for record in found] == wanted
         assert all(r["latency_low_s"] < r["latency_s"] < r["latency_high_s"] for r in found)
     folder = only_run(tmp_path, "profile")
-    assert (folder / "latency.png").is_file()
+    assert (folder / "decode.png").is_file()
     sweep_table = pd.read_csv(folder / "sweep.csv")
     assert sweep_table["twin_decode_provenance"].iloc[0] == "measured"
     text = ok(tmp_path, *args, "pictures=false", **rows).stdout
@@ -236,7 +236,7 @@ def test_a_sweep_gathers_one_comparison(tmp_path: Path) -> None:
         ("qwen3_next", "agent_128k"),
     ]
     folder = only_run(tmp_path, "profile")
-    assert (folder / "comparison.png").stat().st_size > 10_000
+    assert (folder / "ttft.png").stat().st_size > 10_000
     assert len(pd.read_parquet(folder / "comparison.parquet")) == 4
     assert (folder / "3" / "profile.json").is_file()
 

@@ -1,0 +1,1 @@
+"""One self-contained HTML file of records: figures, tables, an explorer; it needs no network."""
