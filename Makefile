@@ -6,7 +6,9 @@ SPEC ?= kimi_linear
 ARGS ?=
 WORKERS ?= auto
 
-.PHONY: profile search test shapes test-gpu check format bench wheel clean
+BROWSERS = chromium chromium-browser google-chrome google-chrome-stable
+
+.PHONY: profile search browser test shapes test-gpu check format bench wheel clean
 
 profile: $(VENV)/installed  ## run the main job: make profile SPEC=qwen3_next ARGS="hardware=h100"
 	$(BIN)/hybridsim profile spec=$(SPEC) $(ARGS)
@@ -24,6 +26,9 @@ shapes: $(VENV)/installed  ## run the models' tests with every annotated shape c
 	$(BIN)/python -m pytest -n $(WORKERS) -q \
 	  --jaxtyping-packages=hybridsim.nn,hybridsim.mixers,hybridsim.ffn,hybridsim.model,beartype.beartype \
 	  tests/test_recurrences.py tests/test_attention_ops.py tests/test_mixers.py tests/test_model.py
+
+browser:  ## the browser that the tests of pages open
+	which $(BROWSERS) | grep . || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 test-gpu: $(VENV)/installed  ## run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu $(ARGS)

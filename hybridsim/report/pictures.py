@@ -21,6 +21,7 @@ from hybridsim.report.figures import (
     BarFigure,
     Figure,
     LineFigure,
+    Numbers,
     PointFigure,
     Series,
     ShareFigure,
@@ -98,12 +99,12 @@ def _lines(figure: LineFigure) -> tuple[Canvas, Axes]:
 
 def _line(axes: Axes, series: Series, marker: str) -> None:
     colour = COLOURS[series.colour % len(COLOURS)]
-    gaps = [math.nan if value is None else value for value in series.y]
+    places, values = _gapped(series.x), _gapped(series.y)
     axes.plot(
-        series.x,
-        gaps,
+        places,
+        values,
         linestyle="--" if series.dashed else "-",
-        marker=marker if len(gaps) <= 40 else None,
+        marker=marker if len(values) <= 40 else None,
         markersize=4,
         color=colour,
         alpha=0.7 if series.dashed else 1,
@@ -111,8 +112,13 @@ def _line(axes: Axes, series: Series, marker: str) -> None:
         drawstyle="steps-post" if series.stepped else "default",
     )
     if series.low is not None and series.high is not None:
-        bounds = ([math.nan if v is None else v for v in b] for b in (series.low, series.high))
-        axes.fill_between(series.x, *bounds, color=colour, alpha=0.2, linewidth=0)
+        low, high = _gapped(series.low), _gapped(series.high)
+        axes.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def _gapped(values: Numbers) -> list[float]:
+    """Return numbers with a gap where there is none."""
+    return [math.nan if value is None else value for value in values]
 
 
 def _bars(figure: BarFigure) -> tuple[Canvas, Axes]:
@@ -162,8 +168,8 @@ def _points(figure: PointFigure) -> tuple[Canvas, Axes]:
     canvas, axes = plt.subplots(figsize=(8, 6))
     for index, group in enumerate(figure.groups):
         axes.scatter(
-            [math.nan if value is None else value for value in group.x],
-            [math.nan if value is None else value for value in group.y],
+            _gapped(group.x),
+            _gapped(group.y),
             s=12 if group.faded else 30,
             color="0.7" if group.faded else COLOURS[group.colour % len(COLOURS)],
             marker=MARKERS[index % len(MARKERS)],

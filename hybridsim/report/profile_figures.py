@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hybridsim.report.figures import Axis, Bar, BarFigure, LineFigure, Mark, Part, Series
-from hybridsim.report.figures import Figure, ShareFigure
+from hybridsim.report.figures import (
+    Axis,
+    Bar,
+    BarFigure,
+    Figure,
+    LineFigure,
+    Mark,
+    Part,
+    Series,
+    ShareFigure,
+)
 from hybridsim.report.times import origin_text
 
 Record = dict[str, Any]
@@ -78,8 +87,16 @@ def _time_series(rows: list[Record], phase: str, colour: int, label: str) -> lis
     low, high = (tuple(row[f"{phase}_latency_{end}_s"] for row in rows) for end in ("low", "high"))
     bounded = None not in (*low, *high)
     times = tuple(row[f"{phase}_latency_s"] for row in rows)
-    bounds = (low, high) if bounded else (None, None)
-    series = [Series(label, contexts, times, *bounds, colour=colour)]
+    series = [
+        Series(
+            label,
+            contexts,
+            times,
+            low=low if bounded else None,
+            high=high if bounded else None,
+            colour=colour,
+        )
+    ]
     if rows[0][f"twin_{phase}_latency_s"] is not None:
         twins = tuple(row[f"twin_{phase}_latency_s"] for row in rows)
         name = f"{label}, all-full twin"

@@ -123,7 +123,14 @@ def test_json_is_one_document_and_nothing_else(tmp_path: Path) -> None:
     folder = only_run(tmp_path, "profile")
     assert json.loads((folder / "profile.json").read_text()) == document
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"cache.png", "prefill.png", "decode.png", "breakdown.png", "nodes.csv", "nodes.parquet"}
+    assert names >= {
+        "cache.png",
+        "prefill.png",
+        "decode.png",
+        "breakdown.png",
+        "nodes.csv",
+        "nodes.parquet",
+    }
     nodes = pd.read_parquet(folder / "nodes.parquet")
     assert nodes["parameters"].sum() == 49_122_675_072
     assert len(pd.read_csv(folder / "nodes.csv")) == len(nodes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+from omegaconf import OmegaConf
 
 from hybridsim.errors import HybridsimError
 
@@ -78,7 +78,8 @@ def _command(name: str, overrides: Iterable[object]) -> str:
 
 
 def _yaml(path: Path) -> Any:
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    # What Hydra resolves only while it runs stays as it is written.
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
 
 
 def find_runs(paths: Sequence[str | Path], known: Iterable[str]) -> list[Run]:

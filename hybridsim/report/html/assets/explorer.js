@@ -156,7 +156,7 @@ class Explorer {
     }
     this.shares = figure({ form: "shares", name: "explorer-shares", title: "Where bytes and time go", note: "", stacks: [], parts: [] });
     place.append(this.shares);
-    this.result.append(this.cards, this.says, place, this.crossings);
+    this.result.append(this.cards, this.says, this.crossings, place);
   }
 
   refresh() {

@@ -8,7 +8,7 @@ function card(name, title, kind, value, twin, note, over = false) {
   const ratio = twin === null || twin === undefined ? "" : `all-full twin: ${textOf(kind, twin)}, ${ratioOf(twin, value)}`;
   return h("div", { class: over ? "card over" : "card" }, h("dt", {}, title),
     h("dd", {}, h("output", { name, "data-exact": String(value), "data-twin": twin === null || twin === undefined ? null : String(twin) }, textOf(kind, value)),
-      h("div", { class: "exact" }, typeof value === "bigint" ? `${exactText(value)}${kind === "bytes" ? " B" : ""}` : "", note ? h("div", {}, note) : null, ratio ? h("div", {}, ratio) : null)));
+      h("div", { class: "exact" }, typeof value === "bigint" && kind !== "count" ? `${exactText(value)}${kind === "bytes" ? " B" : ""}` : "", note ? h("div", {}, note) : null, ratio ? h("div", {}, ratio) : null)));
 }
 
 function ratioOf(twin, value) {

@@ -63,7 +63,7 @@ const INK = "#1b1f24", SOFT = "#57606a", GRID = "#e4e8ec";
 
 // The frame of a drawing with two axes: scales, grid and ticks.
 function frame(width, height, x, y) {
-  const box = { left: 66, right: width - 12, top: 10, bottom: height - 46 };
+  const box = { left: 84, right: width - 12, top: 10, bottom: height - 46 };
   const across = new Scale(x.axis, x.domain, box.left, box.right);
   const up = new Scale(y.axis, y.domain, box.bottom, box.top);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "font-family": "system-ui, sans-serif", "font-size": 12, fill: INK });
