@@ -93,12 +93,22 @@ class LineFigure(Figure):
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar, with the bounds of an interval where one is known."""
+    """One bar.
+
+    Attributes:
+        label: beside it.
+        value: its length.
+        low, high: the bounds of an interval around it, or None.
+        reference: a level to compare it with, e.g. chance.
+        colour: place in COLOURS.
+        faded: whether it is set back.
+    """
 
     label: str
     value: float
     low: float | None = None
     high: float | None = None
+    reference: float | None = None
     colour: int = 0
     faded: bool = False
 
@@ -164,7 +174,7 @@ class Column:
     Attributes:
         key: of the rows; KEY_low, KEY_high and KEY_provenance say more where they are.
         title: at its head.
-        kind: text, pattern, count, number, bytes, seconds, tokens, share, yes or usd.
+        kind: name, text, pattern, count, number, amount, bytes, seconds, tokens, share, yes, usd.
     """
 
     key: str
@@ -181,6 +191,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: Sequence[Mapping[str, Any]]
     note: str = ""
+    on_page: bool = True  # else a file only, where the page shows the rows otherwise
 
     def data(self) -> dict[str, Any]:
         """Return the table as plain data, without what no column shows."""

@@ -129,14 +129,17 @@ def _bars(figure: BarFigure) -> tuple[Canvas, Axes]:
         [max(0.0, bar.high - bar.value) if bar.high is not None else 0 for bar in figure.bars],
     ]
     labels = ["\n".join(textwrap.wrap(bar.label, LABEL_WIDTH)) for bar in figure.bars]
+    levels = [math.nan if bar.reference is None else bar.reference for bar in figure.bars]
     if figure.upright:
         canvas, axes = plt.subplots(figsize=(max(6, 0.25 * len(values)), 4))
         axes.bar(places, values, yerr=errors, color=colours, capsize=2)
+        axes.scatter(places, levels, marker="_", color="black")
         axes.set_xticks(places, labels, fontsize=7)
         _set_axis(axes, figure.value, "y")
     else:
         canvas, axes = plt.subplots(figsize=(8, 1.5 + 0.5 * len(values)))
         axes.barh(places, values, xerr=errors, color=colours, capsize=2)
+        axes.scatter(levels, places, marker="|", s=150, color="black")
         axes.set_yticks(places, labels)
         axes.invert_yaxis()
         _set_axis(axes, figure.value, "x")

@@ -20,6 +20,7 @@ from hybridsim.report.times import origin_text
 
 Record = dict[str, Any]
 
+SMALL, AROUND = ("embedding", "norm", "add"), "embedding, norms, adds"
 CONTEXT = Axis("context (tokens)", "tokens", log=True)
 PHASES = {"prefill": "prefill of the context", "decode": "one decode step after it"}
 BARS = {
@@ -60,7 +61,8 @@ def _crossing(document: Record, cost: str, contexts: Sequence[int]) -> tuple[Mar
     tokens = document["crossover_tokens"][cost]
     if not tokens or not contexts[0] <= tokens <= contexts[-1]:
         return ()
-    return (Mark(tokens, f"cheaper beyond {tokens:,} tokens"),)
+    at = "" if cost == "memory" else f" at batch {document['settings']['batch_sizes'][0]}"
+    return (Mark(tokens, f"cheaper beyond {tokens:,} tokens{at}"),)
 
 
 def time_figure(document: Record, rows: list[Record], phase: str) -> LineFigure:
@@ -114,11 +116,8 @@ def breakdown_figure(document: Record) -> ShareFigure:
     }
     totals = {key: sum(row[key] for row in kinds) for key in stacks}
     parts = tuple(
-        Part(
-            f"{row['letter']} {row['title']}".strip(),
-            tuple(row[key] / totals[key] for key in stacks),
-        )
-        for row in kinds
+        Part(name, tuple(sum(row[key] for row in rows) / totals[key] for key in stacks))
+        for name, rows in _parts(kinds).items()
     )
     origins = origin_text(row["latency_provenance"] for row in kinds)
     return ShareFigure(
@@ -128,6 +127,15 @@ def breakdown_figure(document: Record) -> ShareFigure:
         tuple(stacks.values()),
         parts,
     )
+
+
+def _parts(kinds: list[Record]) -> dict[str, list[Record]]:
+    """Return the kinds of nodes by what is drawn as one: letters first, small ones together."""
+    found: dict[str, list[Record]] = {}
+    for row in sorted(kinds, key=lambda row: (not row["letter"], row["kind"] in SMALL)):
+        name = f"{row['letter']} {row['title']}" if row["letter"] else row["title"]
+        found.setdefault(AROUND if row["kind"] in SMALL else name, []).append(row)
+    return found
 
 
 def comparison_figures(rows: list[Record]) -> list[BarFigure]:

@@ -10,10 +10,12 @@ from hybridsim.spec.schema import ModelSpec
 
 FULL, CHEAP, OTHER = "full", "cheap", "other"
 
+Letters = dict[str, dict[str, str]]  # letter -> title and role
 
-def meanings(spec: ModelSpec) -> dict[str, dict[str, str]]:
+
+def meanings(spec: ModelSpec) -> Letters:
     """Return title and role of each letter: full attention, a cheaper mixer, or something else."""
-    found = {
+    found: Letters = {
         letter: {
             "title": MIXERS[settings.kind].title,
             "role": FULL if settings.is_full_attention else CHEAP,
@@ -28,7 +30,7 @@ def meanings(spec: ModelSpec) -> dict[str, dict[str, str]]:
     return found
 
 
-def used(spec: ModelSpec) -> dict[str, dict[str, str]]:
+def used(spec: ModelSpec) -> Letters:
     """Return the meanings of the letters in the spec's pattern, in the order of first use."""
     known = meanings(spec)
     return {letter: known[letter] for letter in dict.fromkeys(spec.layer_letters)}

@@ -111,15 +111,15 @@ def _sweep(rows: list[Record]) -> Table:
 def _kinds(document: Record) -> Table:
     load = document["workload"]
     columns = (
-        Column("title", "kind", "text"),
-        Column("letter", "letter", "text"),
+        Column("title", "kind", "name"),
+        Column("letter", "letter", "name"),
         Column("count", "nodes", "count"),
         Column("parameters", "parameters", "count"),
         Column("kv_bytes_per_token", "KV bytes per token", "count"),
         Column("state_bytes", "state", "bytes"),
         Column("prefill_latency_s", "prefill", "seconds"),
         Column("decode_latency_s", "decode", "seconds"),
-        Column("latency_provenance", "times", "text"),
+        Column("latency_provenance", "times", "name"),
     )
     note = (
         f"Prefill of {load['prompt_tokens']:,} tokens, decode of {load['concurrency']}"
@@ -135,7 +135,7 @@ def _crossovers(document: Record) -> Table:
         for name, tokens in document["crossover_tokens"].items()
     ]
     columns = (
-        Column("cost", "cost", "text"),
+        Column("cost", "cost", "name"),
         Column("tokens", "tokens", "count"),
         Column("of", "of", "text"),
     )

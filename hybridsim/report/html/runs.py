@@ -60,6 +60,12 @@ class Run:
         rows: list[Record] = json.loads(frame.to_json(orient="records", double_precision=15))
         return rows
 
+    def beside(self, name: str) -> Record:
+        """Return another JSON document of the folder; nothing where there is none."""
+        path = self.folder / f"{name}.json"
+        found: Record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return found
+
     def command(self) -> str:
         """Return the command line that made it, as far as the folder or the record tells."""
         hydra = self.folder / ".hydra"

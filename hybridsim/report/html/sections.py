@@ -24,6 +24,7 @@ class Section:
         pattern: a layer pattern drawn as a strip, or "".
         letters: what the letters of patterns mean: title, and role (full, cheap, other).
         figures: drawn on the page and as files.
+        files: figures that are files only, where the page has its own that answers the reader.
         tables: shown on the page and as files.
         pareto: the trials of a search, for the scatter that the reader arranges.
         made: how it was made: `command` and `facts`.
@@ -36,6 +37,7 @@ class Section:
     pattern: str = ""
     letters: dict[str, dict[str, str]] = field(default_factory=dict)
     figures: tuple[Figure, ...] = ()
+    files: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     pareto: Record | None = None
     made: Record | None = None
@@ -48,6 +50,7 @@ class Section:
             id=id,
             made=made_by(run),
             figures=tuple(replace(f, name=f"{id}/{f.name}") for f in self.figures),
+            files=tuple(replace(f, name=f"{id}/{f.name}") for f in self.files),
             tables=tuple(replace(t, name=f"{id}/{t.name}") for t in self.tables),
             pareto=self.pareto and {**self.pareto, "name": f"{id}/pareto"},
         )
@@ -62,7 +65,7 @@ class Section:
             "pattern": self.pattern,
             "letters": self.letters,
             "figures": [figure.data() for figure in self.figures],
-            "tables": [table.data() for table in self.tables],
+            "tables": [table.data() for table in self.tables if table.on_page],
             "pareto": self.pareto,
             "made": self.made,
         }
@@ -73,11 +76,15 @@ Builder = Callable[[Run], Section]
 
 def builders() -> dict[str, Builder]:
     """Return what makes a section of each schema."""
-    from hybridsim.report.html import comparison, profile
+    from hybridsim.report.html import claims, comparison, profile, study, training
 
     return {
-        "hybridsim/profile/1": profile.section,
+        "hybridsim/search/1": study.section,
+        "hybridsim/compare/1": comparison.section,
         "hybridsim/comparison/1": comparison.section,
+        "hybridsim/profile/1": profile.section,
+        "hybridsim/train/1": training.section,
+        "hybridsim/claims/1": claims.section,
     }
 
 

@@ -28,8 +28,9 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _spec_fields(document: Record) -> Iterator[Mapping[str, object]]:
-    spec = document.get("spec")
-    if isinstance(spec, Mapping) and isinstance(spec.get("fields"), Mapping):
-        yield spec["fields"]
+    for key in ("spec", "base"):
+        spec = document.get(key)
+        if isinstance(spec, Mapping) and isinstance(spec.get("fields"), Mapping):
+            yield spec["fields"]
     for profile in document.get("profiles", []):
         yield from _spec_fields(profile)

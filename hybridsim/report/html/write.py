@@ -1,4 +1,4 @@
-"""A report's files: the page, every figure as PNG and SVG, every table as CSV and Parquet."""
+"""A report's files beside the page: figures as PNG, SVG and JSON, tables as CSV and Parquet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hybridsim.report.figures import Figure, Table
-from hybridsim.report.files import write_table
+from hybridsim.report.files import write_json, write_table
 from hybridsim.report.html.sections import Section
 
 FORMATS = ("png", "svg")
@@ -19,7 +19,7 @@ def write_parts(folder: Path, sections: list[Section], *, pictures: bool) -> Non
         for table in section.tables:
             _write_table(folder / section.id, table)
         if pictures:
-            for figure in section.figures:
+            for figure in (*section.figures, *section.files):
                 _write_figure(folder / section.id, figure)
 
 
@@ -32,4 +32,6 @@ def _write_table(folder: Path, table: Table) -> None:
 def _write_figure(folder: Path, figure: Figure) -> None:
     from hybridsim.report import pictures  # matplotlib
 
-    pictures.save(replace(figure, name=Path(figure.name).name), folder, FORMATS)
+    alone = replace(figure, name=Path(figure.name).name)
+    pictures.save(alone, folder, FORMATS)
+    write_json(folder / f"{alone.name}.json", alone.data())

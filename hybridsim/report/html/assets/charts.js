@@ -14,15 +14,15 @@ const colourOf = (index) => COLOURS[index % COLOURS.length];
 // A figure with caption, drawing, legend, note and what it can be saved as.
 function figure(data) {
   const element = h("figure", { id: `figure-${data.name}` });
-  const redraw = () => {
-    const width = Math.max(330, Math.min(760, element.clientWidth || 600));
+  const redraw = (room) => {
+    const width = Math.max(330, Math.min(760, room || element.clientWidth || 600));
     const { drawing, legend } = DRAWN[data.form](data, width, element);
     drawing.setAttribute("aria-label", `${data.title}. ${data.note}`);
     element.replaceChildren(
       h("figcaption", {}, data.title), drawing, legend || "",
       h("p", { class: "note" }, data.note),
       h("div", { class: "tools" }, tools(data.name.replaceAll("/", "-"), () => element.querySelector("svg"), () => ROWS[data.form](data)),
-        h("details", {}, h("summary", {}, "Figures"), rowsTable(ROWS[data.form](data)))));
+        numbersOf(() => ROWS[data.form](data))));
   };
   element.update = (fresh) => { data = fresh; redraw(); };
   element.redraw = redraw;
@@ -31,11 +31,36 @@ function figure(data) {
 }
 
 const redraws = [];
-let drawnWidth = 0;
+let waiting = [], drawnWidth = 0;
 function redrawAll() {
   if (Math.abs(window.innerWidth - drawnWidth) < 8) return;
   drawnWidth = window.innerWidth;
-  redraws.filter((element) => element.isConnected).forEach((element) => element.redraw());
+  const there = redraws.filter((element) => element.isConnected);
+  // All places before the first drawing: each would be laid out anew after one.
+  const seen = there.map((element) => [element, element.clientWidth, element.getBoundingClientRect().top < window.innerHeight]);
+  seen.filter(([, , now]) => now).forEach(([element, room]) => element.redraw(room));
+  waiting = seen.filter(([, , now]) => !now);
+  delete document.documentElement.dataset.drawn;
+  setTimeout(drawWaiting, 0);
+}
+
+// What is below the window is drawn once the page is there; all of it at once before a print.
+function drawWaiting(enough = 12) {
+  const until = performance.now() + enough;
+  while (waiting.length && performance.now() < until) {
+    const [element, room] = waiting.shift();
+    element.redraw(room);
+  }
+  if (waiting.length) setTimeout(drawWaiting, 0);
+  else document.documentElement.dataset.drawn = "yes";
+}
+window.addEventListener("beforeprint", () => drawWaiting(Infinity));
+
+// The figures of a drawing as a table, made when it is opened: there may be thousands.
+function numbersOf(rowsOf) {
+  const details = h("details", {}, h("summary", {}, "Figures"));
+  details.addEventListener("toggle", () => { if (details.open && details.children.length === 1) details.append(rowsTable(rowsOf())); });
+  return details;
 }
 
 function rowsTable(rows) {
@@ -159,7 +184,8 @@ function drawBars(data, width) {
   return { drawing: data.upright ? uprightBars(data, width) : lyingBars(data, width) };
 }
 
-const barValues = (data) => data.bars.flatMap((bar) => [0, bar.value, bar.low, bar.high]);
+const barValues = (data) => data.bars.flatMap((bar) => [0, bar.value, bar.low, bar.high, bar.reference]);
+const level = (d) => svg("path", { d, stroke: INK, "stroke-dasharray": "3 2", "stroke-width": 1.5 });
 const barColour = (bar) => (bar.faded ? "#b8bfc6" : colourOf(bar.colour));
 
 function uprightBars(data, width) {
@@ -172,7 +198,8 @@ function uprightBars(data, width) {
     plot.drawing.append(svg("rect", { x: at - 0.4 * step, width: 0.8 * step, y: Math.min(top, zero), height: Math.abs(zero - top), fill: barColour(bar) },
       svg("title", {}, `${bar.label}: ${barText(data, bar)}`)));
     if (bar.low !== null) plot.drawing.append(svg("path", { d: `M${at} ${plot.up.at(bar.low)}V${plot.up.at(bar.high)}`, stroke: INK, "stroke-width": 1.5 }));
-    if (step > 9 || i % 2 === 0) plot.drawing.append(svg("text", { x: at, y: plot.box.bottom + 15, "text-anchor": "middle", "font-size": step > 14 ? 11 : 9 }, bar.label));
+    if (bar.reference !== null) plot.drawing.append(level(`M${at - 0.4 * step} ${plot.up.at(bar.reference)}h${0.8 * step}`));
+    if (i % Math.ceil(16 / step) === 0) plot.drawing.append(svg("text", { x: at, y: plot.box.bottom + 15, "text-anchor": "middle", "font-size": step > 14 ? 11 : 9 }, bar.label));
   });
   return plot.drawing;
 }
@@ -193,12 +220,13 @@ function lyingBars(data, width) {
     drawing.append(svg("text", { x: 4, y: top + 11 }, bar.label));
     drawing.append(svg("rect", { x: 4, y: top + 16, width: end - 4, height: 16, fill: barColour(bar) }));
     if (bar.low !== null) drawing.append(svg("path", { d: `M${scale.at(bar.low)} ${top + 24}H${scale.at(bar.high)}`, stroke: INK, "stroke-width": 2 }));
+    if (bar.reference !== null) drawing.append(level(`M${scale.at(bar.reference)} ${top + 13}v22`));
     drawing.append(svg("text", { x: Math.max(end, bar.high === null ? 0 : scale.at(bar.high)) + 6, y: top + 29 }, barText(data, bar)));
   });
   return drawing;
 }
 
-const barRows = (data) => [["", data.value.label, "low", "high"], ...data.bars.map((bar) => [bar.label, bar.value, bar.low, bar.high])];
+const barRows = (data) => [["", data.value.label, "low", "high", "reference"], ...data.bars.map((bar) => [bar.label, bar.value, bar.low, bar.high, bar.reference])];
 
 function drawShares(data, width) {
   const step = 52, height = data.stacks.length * step + 30;
@@ -231,8 +259,8 @@ const shareRows = (data) => [["", ...data.stacks], ...data.parts.map((part) => [
 function drawPoints(data, width) {
   const height = Math.round(Math.max(280, width * 0.62));
   const plot = frame(width, height,
-    { axis: data.x, domain: padded(extent(data.groups.flatMap((g) => g.x), data.x.log), data.x.log, 0.04) },
-    { axis: data.y, domain: padded(extent(data.groups.flatMap((g) => g.y), data.y.log), data.y.log, 0.04) });
+    { axis: data.x, domain: padded(extent(data.groups.flatMap((g) => g.x), data.x.log, false), data.x.log, 0.04) },
+    { axis: data.y, domain: padded(extent(data.groups.flatMap((g) => g.y), data.y.log, false), data.y.log, 0.04) });
   if (data.front) drawSeries(plot, data, { ...data.front, x: data.front.x.concat(), low: null }, 0);
   data.groups.forEach((group, index) => group.x.forEach((x, i) => {
     if (!drawable(data, x, group.y[i])) return;

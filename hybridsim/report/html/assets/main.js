@@ -12,9 +12,10 @@ function sectionOf(data) {
   const element = h("section", { id: data.id, tabindex: "-1", "aria-label": data.title },
     h("h2", {}, data.title), ...data.lead.map((line) => h("p", {}, line)), data.facts.length ? factsOf(data.facts) : null);
   if (data.pattern) element.append(h("p", {}, strip(data.pattern, data.letters), " ", h("code", {}, data.pattern)), keyOf(data.letters));
-  if (data.pareto) element.append(new Pareto(data.pareto, data.letters).element);
+  const scatter = data.pareto ? new Pareto(data.pareto, data.letters) : null;
+  if (scatter) element.append(scatter.element, ...data.tables.map((one) => table(one, data.letters, (row) => scatter.chooseTrial(row.trial))));
   if (data.figures.length) element.append(h("div", { class: "figures" }, ...data.figures.map(figure)));
-  element.append(...data.tables.map((one) => table(one, data.letters)));
+  if (!scatter) element.append(...data.tables.map((one) => table(one, data.letters)));
   if (data.made) element.append(madeBy(data.made));
   return element;
 }

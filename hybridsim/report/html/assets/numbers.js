@@ -19,6 +19,7 @@ function exactText(value) {
 }
 
 function secondsText(value) {
+  if (value === 0) return "0 s";
   for (const [unit, size] of [["s", 1], ["ms", 1e-3], ["us", 1e-6]]) {
     if (value >= size) return `${threeDigits(value / size)} ${unit}`;
   }
@@ -35,6 +36,7 @@ function tokensText(value) {
 
 const TEXTS = {
   text: String,
+  name: String,
   pattern: String,
   number: (v) => (Math.abs(v) < 1e-4 && v !== 0 ? Number(v).toExponential(2) : String(Number(Number(v).toPrecision(4)))),
   count: (v) => (Number.isInteger(Number(v)) && Math.abs(Number(v)) < 1e15 ? exactText(v) : scaled(v, 1000, DECIMAL).join(" ").trim()),

@@ -2,7 +2,8 @@
 
 class Pareto {
   constructor(data, letters) {
-    this.data = data;
+    const trials = data.rows.map((row) => Object.fromEntries(data.keys.map((key, i) => [key, row[i]])));
+    this.data = data = { ...data, trials, table: { name: `${data.name}-trials`, title: data.trials_title, columns: data.columns, rows: trials, note: "" } };
     this.letters = letters;
     this.axes = [...data.objectives, { name: "full_layers", title: "layers with full attention", unit: "", direction: "", kind: "count" }];
     this.prefix = `pareto.${data.name}.`;
@@ -13,10 +14,10 @@ class Pareto {
     }
     for (const which of ["x", "y"]) if (!this.axis(which)) this.state[which] = this.axes[0].name;
     this.figure = h("figure", { id: `figure-${data.name}` });
-    this.figure.redraw = () => this.draw();
+    this.figure.redraw = (room) => this.draw(room);
     redraws.push(this.figure);
-    this.table = table(data.table, letters, (row) => this.choose(data.trials.findIndex((t) => t.trial === row.trial)));
-    this.element = h("div", { class: "pareto" }, this.choices(), this.figure, this.table);
+    this.table = table(data.table, letters, (row) => this.choose(row));
+    this.element = h("div", { class: "pareto" }, this.choices(), this.figure, keyOf(letters), h("details", {}, h("summary", {}, `All trials (${trials.length})`), this.table));
     this.chosen = null;
   }
 
@@ -40,13 +41,13 @@ class Pareto {
     return rows.map((row, i) => ({ row, i, x: row[x], y: row[y] })).filter(({ x: a, y: b }) => Number.isFinite(a) && Number.isFinite(b));
   }
 
-  draw() {
-    const { data } = this, width = Math.max(330, Math.min(1000, this.figure.clientWidth || 700)), height = Math.round(Math.max(320, width * 0.55));
+  draw(room) {
+    const { data } = this, width = Math.max(330, Math.min(1000, room || this.figure.clientWidth || 700)), height = Math.round(Math.max(320, width * 0.55));
     const trials = this.pointsOf(data.trials), published = this.pointsOf(data.published);
     const seen = this.state.dominated ? trials : trials.filter(({ row }) => row.front);
     const domain = (which) => {
       const log = this.state.log === "yes" && [...seen, ...published].every((point) => point[which] > 0);
-      return { axis: { label: axisLabel(this.axis(which)), kind: this.axis(which).kind, log }, domain: padded(extent([...seen, ...published].map((p) => p[which]), log), log, 0.05) };
+      return { axis: { label: axisLabel(this.axis(which)), kind: this.axis(which).kind, log }, domain: padded(extent([...seen, ...published].map((p) => p[which]), log, false), log, 0.05) };
     };
     const plot = frame(width, height, domain("x"), domain("y"));
     plot.drawing.setAttribute("aria-label", `${data.title}: ${this.axis("y").title} against ${this.axis("x").title}. Arrow keys go along the frontier.`);
@@ -65,7 +66,7 @@ class Pareto {
     this.order = front.sort((a, b) => a.x - b.x);
     this.listen();
     this.figure.replaceChildren(h("figcaption", {}, data.title), plot.drawing, this.legend(front.length, trials.length), h("p", { class: "note" }, data.note),
-      h("div", { class: "tools" }, tools(data.name, () => this.plot.drawing, () => tableRows({ ...data.table, rows: data.trials }))));
+      h("div", { class: "tools" }, tools(data.name, () => this.plot.drawing, () => tableRows(data.table))));
   }
 
   at(point) { return [this.plot.across.at(point.x), this.plot.up.at(point.y)]; }
@@ -131,10 +132,14 @@ class Pareto {
     });
   }
 
-  choose(index) {
-    const row = this.data.trials[index];
+  chooseTrial(trial) {
+    const row = this.data.trials.find((one) => one.trial === trial);
+    if (row) this.choose(row);
+  }
+
+  choose(row) {
     const point = this.points.find((one) => one.row === row);
-    this.table.mark(this.data.table.rows.find((one) => one.trial === row.trial));
+    this.table.mark(row);
     if (point) { this.tell(point); this.plot.drawing.scrollIntoView({ block: "nearest" }); }
   }
 

@@ -1,5 +1,8 @@
 // What the explorer shows of one setting.
 
+// What stands around the layers' mixers and feed-forwards: hybridsim/report/profile_figures.py.
+const RANK = { "head": 1, "embedding, norms, adds": 2 };
+const REST = { embedding: "embedding, norms, adds", norm: "embedding, norms, adds", add: "embedding, norms, adds" };
 const PHASE_OF = { decode_latency: "decode", prefill_latency: "prefill" };
 
 const valueOf = (costs, name, context) => (name === "memory" ? costs.cacheBytes(context) : costs.seconds(context, PHASE_OF[name]));
@@ -82,7 +85,7 @@ function shareFigure(explorer) {
   };
   const stacks = Object.keys(figures);
   for (const [place, count] of ours.counts) {
-    const op = explorer.model.ops[place], key = `${op.letter} ${op.title}`.trim();
+    const op = explorer.model.ops[place], key = op.letter ? `${op.letter} ${op.title}` : REST[op.part] || op.title;
     const shares = parts.get(key) || stacks.map(() => 0);
     parts.set(key, shares.map((share, i) => share + Number(multiply(count, figures[stacks[i]](op)))));
   }
@@ -90,7 +93,7 @@ function shareFigure(explorer) {
   return {
     form: "shares", name: "explorer-shares", title: "Where bytes and time go", stacks,
     note: `Batch ${state.batch}; cache and parameters exact, times modelled.`,
-    parts: [...parts].map(([name, shares]) => ({ name, shares: shares.map((share, i) => share / sums[i]) })),
+    parts: [...parts].sort(([a], [b]) => (a in RANK || b in RANK ? (RANK[a] || 0) - (RANK[b] || 0) : 0)).map(([name, shares]) => ({ name, shares: shares.map((share, i) => share / sums[i]) })),
   };
 }
 

@@ -1,10 +1,10 @@
 // Axes: from figures to places on the drawing, and where the ticks stand.
 
-function extent(values, log) {
+function extent(values, log, withZero = true) {
   const found = values.filter((v) => v !== null && v !== undefined && Number.isFinite(v) && (!log || v > 0));
   if (!found.length) return log ? [1, 10] : [0, 1];
   let low = Math.min(...found), high = Math.max(...found);
-  if (!log && low > 0 && low < 0.6 * high) low = 0;
+  if (withZero && !log && low > 0 && low < 0.6 * high) low = 0;
   if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
   return [low, high];
 }
@@ -63,7 +63,7 @@ const INK = "#1b1f24", SOFT = "#57606a", GRID = "#e4e8ec";
 
 // The frame of a drawing with two axes: scales, grid and ticks.
 function frame(width, height, x, y) {
-  const box = { left: 84, right: width - 12, top: 10, bottom: height - 46 };
+  const box = { left: 84, right: width - 22, top: 10, bottom: height - 46 };
   const across = new Scale(x.axis, x.domain, box.left, box.right);
   const up = new Scale(y.axis, y.domain, box.bottom, box.top);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "font-family": "system-ui, sans-serif", "font-size": 12, fill: INK });

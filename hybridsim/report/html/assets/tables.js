@@ -1,7 +1,7 @@
 // Tables that sort, narrow down and save, and layer patterns drawn as strips.
 
-const SHOWN_ROWS = 40;
-const WORDS = ["text"];
+const SHOWN_ROWS = 15;
+const WORDS = { text: "words", name: "name", pattern: "name" };
 const COLOUR_OF_ROLE = { full: "#e69f00", cheap: "#56b4e9", other: "#c8d0d8" };
 
 // Full attention is taller than the rest, so that it shows without colour too.
@@ -18,11 +18,11 @@ function strip(pattern, letters) {
 
 function cellOf(column, row, letters) {
   const value = row[column.key];
-  if (column.kind === "pattern" && value) return h("td", { class: "words" }, strip(value, letters));
+  if (column.kind === "pattern" && value) return h("td", { class: "name" }, strip(value, letters));
   const low = row[`${column.key}_low`], high = row[`${column.key}_high`], origin = row[`${column.key}_provenance`];
   const known = low !== null && low !== undefined;
   const sure = [known ? `${textOf(column.kind, low)} to ${textOf(column.kind, high)}` : "", origin || ""].filter(Boolean).join(", ");
-  return h("td", { class: WORDS.includes(column.kind) ? "words" : null, title: typeof value === "number" ? String(value) : null },
+  return h("td", { class: WORDS[column.kind] || null, title: typeof value === "number" ? String(value) : null },
     textOf(column.kind, value), sure ? h("div", { class: "sure" }, sure) : null);
 }
 
@@ -43,7 +43,7 @@ function table(data, letters, onchoose) {
     const rows = state.text ? data.rows.filter((row) => Object.values(row).some((v) => String(v).toLowerCase().includes(state.text))) : [...data.rows];
     return state.key === null ? rows : rows.sort(compareBy(state.key, state.down));
   };
-  const heads = data.columns.map((column) => h("th", { scope: "col", class: WORDS.includes(column.kind) ? "words" : null },
+  const heads = data.columns.map((column) => h("th", { scope: "col", class: WORDS[column.kind] || null },
     h("button", { type: "button", title: "sort", onclick: () => {
       state.down = state.key === column.key && !state.down;
       state.key = column.key;

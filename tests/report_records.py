@@ -1,0 +1,144 @@
+"""Records of runs as reports read them, made up where no short run can make them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hybridsim.cost.op import Deployment
+from hybridsim.cost.patterns import PatternCosts
+from hybridsim.hardware import parse_hardware
+from hybridsim.options import read_option
+from hybridsim.origin import host, versions
+from hybridsim.spec.load import load_spec
+from hybridsim.spec.parse import spec_dict
+
+OBJECTIVES = [
+    {"name": "decode_latency", "unit": "s", "direction": "minimize"},
+    {"name": "quality", "unit": "", "direction": "maximize"},
+    {"name": "cache_bytes", "unit": "B", "direction": "minimize"},
+]
+
+
+def write_study(folder: Path, num_trials: int, seed: int = 0) -> dict[str, Any]:
+    """Write a search's folder: costs are the closed forms', quality is made up."""
+    folder.mkdir(parents=True)
+    spec, draw = load_spec("kimi_linear"), random.Random(seed)
+    costs = PatternCosts(
+        spec,
+        context_tokens=131072,
+        batch_size=8,
+        deployment=Deployment(),
+        hardware=parse_hardware(read_option("hardware", "h200")),
+    )
+    rows = [_trial(n, spec.num_layers, costs, draw) for n in range(num_trials)]
+    front = [row for row in rows if not any(_dominates(other, row) for other in rows)]
+    published = _values(_measures(spec.layer_letters, costs, 0.0))
+    document = {
+        "schema": "hybridsim/search/1",
+        "study": "made_up",
+        "base": {"name": spec.name, "fields": spec_dict(spec)},
+        "objectives": OBJECTIVES,
+        "trials": num_trials,
+        "hypervolume": 0.5,
+        "hypervolumes": [1 - 1 / (n + 2) for n in range(num_trials)],
+        "importance": [
+            {"layer": n, "value": draw.gauss(0, 1), "low": -1.5, "high": 1.5}
+            for n in range(spec.num_layers)
+        ],
+        "frontier": [
+            {
+                "trial": row["trial"],
+                "layer_pattern": row["layer_pattern"],
+                "values": _values(row),
+                "probability": draw.uniform(0.3, 1),
+            }
+            for row in front
+        ],
+        "published": [
+            {"name": spec.name, "layer_pattern": spec.layer_letters, "values": published}
+        ],
+        "versions": versions(),
+        "host": host(),
+        "device": "made up",
+    }
+    (folder / "frontier.json").write_text(json.dumps(document))
+    pd.DataFrame(rows).to_parquet(folder / "trials.parquet", index=False)
+    return document
+
+
+def _trial(number: int, layers: int, costs: PatternCosts, draw: random.Random) -> dict[str, Any]:
+    count = draw.randint(0, layers)
+    full = set(draw.sample(range(layers), count))
+    letters = "".join("F" if layer in full else "L" for layer in range(layers))
+    return {
+        "trial": number,
+        "layer_pattern": letters,
+        **_measures(letters, costs, draw.gauss(0, 0.05)),
+    }
+
+
+def _measures(letters: str, costs: PatternCosts, error: float) -> dict[str, Any]:
+    point = costs.evaluate(letters)
+    share = letters.count("F") / len(letters)
+    quality = 1 - (1 - share) ** 4 * 0.6 + error
+    return {
+        "decode_latency": point.decode_latency_s,
+        "decode_latency_provenance": "modelled",
+        "quality": quality,
+        "quality_low": quality - 0.03,
+        "quality_high": quality + 0.03,
+        "quality_provenance": "made up",
+        "cache_bytes": float(point.cache_bytes),
+        "cache_bytes_provenance": "exact",
+    }
+
+
+def _values(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        o["name"]: {
+            "value": row[o["name"]],
+            **{end: row.get(f"{o['name']}_{end}") for end in ("low", "high", "provenance")},
+        }
+        for o in OBJECTIVES
+    }
+
+
+def _dominates(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    signs = [(-1 if o["direction"] == "maximize" else 1, o["name"]) for o in OBJECTIVES]
+    better = [sign * a[name] - sign * b[name] for sign, name in signs]
+    return all(d <= 0 for d in better) and any(d < 0 for d in better)
+
+
+def write_training(folder: Path) -> dict[str, Any]:
+    """Write a training's folder with made-up scores."""
+    folder.mkdir(parents=True)
+    spec = load_spec("kimi_linear_tiny")
+    scores = {
+        task: {"mean": mean, "low": mean - 0.04, "high": mean + 0.03, "seeds": [mean] * 3}
+        | {"chance": 0.01}
+        for task, mean in (("mqar", 0.91), ("needle", 0.55), ("grammar", 0.78))
+    }
+    document = {
+        "schema": "hybridsim/train/1",
+        "spec": {"name": spec.name, "fields": spec_dict(spec)},
+        "proxy": "quick",
+        "scores": scores,
+        "summary": {"mean": 0.74, "low": 0.7, "high": 0.78},
+        "device": "cpu",
+        "wall_s": 61.0,
+    }
+    (folder / "train.json").write_text(json.dumps(document))
+    rows = [
+        {"task": task, "seed": seed, "step": step, "loss": 1 / (step + 1), "score": score}
+        for task in scores
+        for seed in range(3)
+        for step in range(0, 200, 10)
+        if (score := scores[task]["mean"] * min(1, step / (100 + 20 * seed))) is not None
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "metrics.parquet", index=False)
+    return document
