@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from hybridsim.cost.op import Deployment
 from hybridsim.cost.patterns import PatternCosts
 from hybridsim.hardware import parse_hardware
 from hybridsim.options import read_option
-from hybridsim.origin import host, versions
+from hybridsim.origin import versions
 from hybridsim.spec.load import load_spec
 from hybridsim.spec.parse import spec_dict
+from hybridsim.spec.pattern import compress_pattern
 
 OBJECTIVES = [
     {"name": "decode_latency", "unit": "s", "direction": "minimize"},
@@ -35,49 +37,69 @@ def write_study(folder: Path, num_trials: int, seed: int = 0) -> dict[str, Any]:
         deployment=Deployment(),
         hardware=parse_hardware(read_option("hardware", "h200")),
     )
-    rows = [_trial(n, spec.num_layers, costs, draw) for n in range(num_trials)]
+    patterns = list(dict.fromkeys(_patterns(num_trials, spec.layer_letters, draw)))
+    rows = [_trial(n, letters, costs, draw) for n, letters in enumerate(patterns)]
     front = [row for row in rows if not any(_dominates(other, row) for other in rows)]
-    published = _values(_measures(spec.layer_letters, costs, 0.0))
     document = {
         "schema": "hybridsim/search/1",
         "study": "made_up",
-        "base": {"name": spec.name, "fields": spec_dict(spec)},
         "objectives": OBJECTIVES,
-        "trials": num_trials,
-        "hypervolume": 0.5,
-        "hypervolumes": [1 - 1 / (n + 2) for n in range(num_trials)],
+        "trials": len(rows),
+        "candidates": len(rows),
+        "hypervolume": 0.75,
         "importance": [
-            {"layer": n, "value": draw.gauss(0, 1), "low": -1.5, "high": 1.5}
+            {"layer": n + 1, "effect": draw.gauss(0, 1), "low": -1.5, "high": 1.5, "tried": 9}
             for n in range(spec.num_layers)
         ],
-        "frontier": [
-            {
-                "trial": row["trial"],
-                "layer_pattern": row["layer_pattern"],
-                "values": _values(row),
-                "probability": draw.uniform(0.3, 1),
-            }
-            for row in front
-        ],
-        "published": [
-            {"name": spec.name, "layer_pattern": spec.layer_letters, "values": published}
-        ],
-        "versions": versions(),
-        "host": host(),
-        "device": "made up",
+        "frontier": [_front_row(row, draw) for row in front],
+        "recommended": None,
+        "gains": [],
+        "advice": None,
+        "ledger": [],
+        "origin": {"base": spec.name, "quality": "surrogate", "versions": versions()},
     }
     (folder / "frontier.json").write_text(json.dumps(document))
+    study = {"schema": "hybridsim/study/1", "definition": {"spec": spec_dict(spec)}}
+    (folder / "study.json").write_text(json.dumps(study))
     pd.DataFrame(rows).to_parquet(folder / "trials.parquet", index=False)
+    history = [{"trial": n, "hypervolume": 1 - 1 / (n + 2)} for n in range(len(rows))]
+    pd.DataFrame(history).to_csv(folder / "hypervolume.csv", index=False)
     return document
 
 
-def _trial(number: int, layers: int, costs: PatternCosts, draw: random.Random) -> dict[str, Any]:
-    count = draw.randint(0, layers)
-    full = set(draw.sample(range(layers), count))
-    letters = "".join("F" if layer in full else "L" for layer in range(layers))
+def _patterns(count: int, published: str, draw: random.Random) -> Iterator[str]:
+    yield published
+    for _ in range(count - 1):
+        full = set(draw.sample(range(len(published)), draw.randint(0, len(published))))
+        yield "".join("F" if layer in full else "L" for layer in range(len(published)))
+
+
+def _front_row(row: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    return {
+        "trial": row["trial"],
+        "layer_pattern": compress_pattern(row["layers"]),
+        "layers": row["layers"],
+        "ratio": "3:1",
+        "changes": {},
+        "values": {
+            o["name"]: {
+                "value": row[o["name"]],
+                **{end: row.get(f"{o['name']}_{end}") for end in ("low", "high", "provenance")},
+            }
+            for o in OBJECTIVES
+        },
+        "probability": draw.uniform(0.3, 1),
+    }
+
+
+def _trial(number: int, letters: str, costs: PatternCosts, draw: random.Random) -> dict[str, Any]:
     return {
         "trial": number,
-        "layer_pattern": letters,
+        "layers": letters,
+        "options": None,
+        "changes": "",
+        "fidelity": 0,
+        "baseline": "ladder" if number % 50 == 1 else "",
         **_measures(letters, costs, draw.gauss(0, 0.05)),
     }
 
@@ -95,16 +117,6 @@ def _measures(letters: str, costs: PatternCosts, error: float) -> dict[str, Any]
         "quality_provenance": "made up",
         "cache_bytes": float(point.cache_bytes),
         "cache_bytes_provenance": "exact",
-    }
-
-
-def _values(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        o["name"]: {
-            "value": row[o["name"]],
-            **{end: row.get(f"{o['name']}_{end}") for end in ("low", "high", "provenance")},
-        }
-        for o in OBJECTIVES
     }
 
 

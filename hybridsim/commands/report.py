@@ -111,19 +111,21 @@ def _document(
     specs: list[tuple[str, ModelSpec]],
 ) -> dict[str, Any]:
     from hybridsim.origin import git_revision, versions
+    from hybridsim.report.html.sections import command_of
 
     return {
         "schema": SCHEMA,
         "html": str(output),
         "bytes": len(text.encode()),
         "runs": [
-            {"path": str(run.path), "schema": run.schema, "command": run.command()} for run in runs
+            {"path": str(run.path), "schema": run.schema, "command": command_of(run)}
+            for run in runs
         ],
         "sections": [
             {
                 "id": part.id,
                 "title": part.title,
-                "figures": [figure.name for figure in part.figures],
+                "figures": [figure.name for figure in (*part.figures, *part.files)],
                 "tables": [table.name for table in part.tables],
             }
             for part in parts

@@ -88,6 +88,18 @@ def builders() -> dict[str, Builder]:
     }
 
 
+def commands() -> dict[str, Callable[[Run], str]]:
+    """Return what tells the command of a record that lies in no run's folder."""
+    from hybridsim.report.html import study
+
+    return {"hybridsim/search/1": study.command}
+
+
+def command_of(run: Run) -> str:
+    """Return the command line that made a record."""
+    return commands().get(run.schema, Run.command)(run)
+
+
 def sections(runs: list[Run]) -> list[Section]:
     """Return a section for each record, numbered."""
     table = builders()
@@ -99,7 +111,7 @@ def sections(runs: list[Run]) -> list[Section]:
 
 def made_by(run: Run) -> Record:
     """Return the command, versions, revision and devices behind a record."""
-    document = run.document
+    document = {**run.document.get("origin", {}), **run.document}
     facts = [("record", f"{run.schema}, {run.path.name}")]
     versions = document.get("versions")
     if versions:
@@ -109,7 +121,7 @@ def made_by(run: Run) -> Record:
     if document.get("host"):
         facts.append(("computed on", ", ".join(str(v) for v in document["host"].values())))
     facts += _devices(document)
-    return {"command": run.command(), "facts": facts}
+    return {"command": command_of(run), "facts": facts}
 
 
 def _devices(document: Record) -> list[tuple[str, str]]:

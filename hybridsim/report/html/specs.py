@@ -13,7 +13,7 @@ def run_specs(runs: list[Run]) -> dict[str, ModelSpec]:
     """Return the specs of records by title, each once; other models of a name are numbered."""
     found: dict[str, ModelSpec] = {}
     for run in runs:
-        for fields in _spec_fields(run.document):
+        for fields in (*_spec_fields(run.document), *_spec_fields(run.beside("study"))):
             spec = parse_spec(fields)
             if spec not in found.values():
                 found[_free(spec.name, found)] = spec
@@ -28,9 +28,11 @@ def _free(name: str, taken: Mapping[str, object]) -> str:
 
 
 def _spec_fields(document: Record) -> Iterator[Mapping[str, object]]:
-    for key in ("spec", "base"):
-        spec = document.get(key)
-        if isinstance(spec, Mapping) and isinstance(spec.get("fields"), Mapping):
-            yield spec["fields"]
+    spec = document.get("spec")
+    if isinstance(spec, Mapping) and isinstance(spec.get("fields"), Mapping):
+        yield spec["fields"]
+    definition = document.get("definition")  # of a study
+    if isinstance(definition, Mapping):
+        yield definition["spec"]
     for profile in document.get("profiles", []):
         yield from _spec_fields(profile)

@@ -1,8 +1,8 @@
-"""The section of a search: frontier, all trials for the scatter, importance, hypervolume."""
+"""The section of a search: frontier, trials for the scatter, gain, importance, what it cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
 from typing import Any
 
 from hybridsim.report.figures import (
@@ -17,196 +17,212 @@ from hybridsim.report.figures import (
     Series,
     Table,
 )
-from hybridsim.report.html.letters import FULL, Letters, meanings
-from hybridsim.report.html.runs import Run
+from hybridsim.report.html.letters import OTHER
+from hybridsim.report.html.runs import Record, Run
 from hybridsim.report.html.sections import Section
-from hybridsim.spec.parse import parse_spec
+from hybridsim.report.html.study_rows import FRONT, PLAIN, TRIED, StudyRows
 
-Record = dict[str, Any]
-
-MAX_TRIALS = 4000  # on the page; the files have all
-TRIALS = "Trials, those on the frontier first"
-KINDS = {"s": "seconds", "B": "bytes", "tokens/s": "count", "USD": "usd"}
-ENDS = ("", "_low", "_high", "_provenance")
+GAIN_COLUMNS = (
+    Column("baseline", "plain family", "name"),
+    Column("baseline_evaluations", "tried", "count"),
+    Column("evaluations", "the search tried", "count"),
+    Column("baseline_hypervolume", "its hypervolume", "number"),
+    Column("hypervolume", "the search's", "number"),
+    Column("gain", "gain", "number"),
+    Column("resolved", "resolved", "yes"),
+)
+LEDGER_COLUMNS = (
+    Column("fidelity", "length of training", "name"),
+    Column("trials", "trials", "count"),
+    Column("candidates", "candidates", "count"),
+    Column("baselines", "for plain patterns", "count"),
+    Column("wall_s", "time", "seconds"),
+)
+LOOKS: dict[str, dict[str, Any]] = {
+    TRIED: {"faded": True},
+    PLAIN: {"colour": 1, "faded": False},
+    FRONT: {"colour": 0, "faded": False},
+}
 
 
 def section(run: Run) -> Section:
     """Return a search: what it asked for, its frontier, its trials and what they say."""
-    document = run.document
-    objectives = [{**o, "kind": KINDS.get(o["unit"], "number")} for o in document["objectives"]]
-    letters = _letters(run)
-    frontier = [_frontier_row(row, letters) for row in document["frontier"]]
-    trials = _trials(run, objectives, frontier, letters)
-    published = [_frontier_row(row, letters) for row in document.get("published", [])]
+    document, study = run.document, StudyRows(run)
+    used = set("".join(row["layers"] for row in study.trials))
     return Section(
-        title=f"Search {document['study']}",
-        lead=_lead(document, frontier, trials),
-        letters=letters,
-        figures=tuple(_figures(document)),
-        files=tuple(_scatter(document["study"], objectives, frontier, trials, published)),
-        tables=(
-            _frontier_table(document["study"], objectives, frontier),
-            Table("trials", TRIALS, tuple(_trial_columns(objectives)), trials, on_page=False),
-        ),
-        pareto=_pareto(document["study"], objectives, trials, published),
+        title=f"Search {study.name}",
+        lead=_lead(document, study),
+        facts=tuple(_facts(document)),
+        letters={k: v for k, v in study.letters.items() if k in used and v["role"] != OTHER},
+        figures=tuple(_figures(run)),
+        files=tuple(_scatter(study)),
+        tables=tuple(_tables(document, study)),
+        pareto=_pareto(study),
     )
 
 
-def _letters(run: Run) -> Letters:
-    """Return what the letters mean: of the base spec, in the study's own record."""
-    for document in (run.document, run.beside("study")):
-        base = document.get("base")
-        if isinstance(base, dict):
-            return meanings(parse_spec(base.get("fields", base)))
-    return {}
+def command(run: Run) -> str:
+    """Return the command line that a study can be made with again."""
+    document = run.document
+    origin = document.get("origin", {})
+    names = ",".join(o["name"] for o in document["objectives"])
+    keys = ("workload", "hardware", "space", "quality", "seed")
+    words = [f"{key}={origin[key]}" for key in keys if key in origin]
+    if "base" in origin:
+        words.insert(0, f"spec={origin['base']}")
+    if "sampler" in origin:
+        words.append(f"sampler={origin['sampler']['kind']}")
+    words.append(f"objectives=[{names}]")
+    return shlex.join(["hybridsim", "search", f"study={document['study']}", *words])
 
 
-def _lead(document: Record, frontier: list[Record], trials: list[Record]) -> tuple[str, ...]:
-    wanted = ", ".join(f"{o['name']} ({o['direction']})" for o in document["objectives"])
-    lines = [f"{len(trials):,} trials, {len(frontier)} on the frontier of {wanted}."]
-    if document.get("verdict"):
-        lines.append(str(document["verdict"]))
+def _lead(document: Record, study: StudyRows) -> tuple[str, ...]:
+    wanted = ", ".join(f"{o['title']} {o['direction']}d" for o in study.objectives)
+    lines = [
+        f"{document['trials']:,} trials of {len(study.trials):,} candidates;"
+        f" {len(study.frontier)} are on the frontier of {wanted}."
+    ]
+    chosen = document.get("recommended")
+    if chosen is not None:
+        lines.append(
+            f"Recommended: trial {chosen['trial']}, {chosen['layer_pattern']}"
+            f" ({chosen['ratio']}), the cheapest whose quality is not resolved from the best."
+        )
+    if document.get("advice"):
+        lines.append(f"The gain over plain patterns is not resolved: {document['advice']}.")
+    if document.get("origin", {}).get("quality") == "surrogate":
+        lines.append("Qualities are of a stated formula (surrogate), not of trainings.")
     return tuple(lines)
 
 
-def _full_layers(pattern: str, letters: Letters) -> int:
-    return sum(letters.get(letter, {}).get("role") == FULL for letter in pattern)
+def _facts(document: Record) -> list[tuple[str, str]]:
+    origin = document.get("origin", {})
+    keys = ("base", "workload", "hardware", "space", "quality")
+    facts = [(key, str(origin[key])) for key in keys if key in origin]
+    facts.append(("hypervolume", f"{document['hypervolume']:.4f}"))
+    for name, agreement in (document.get("rank_agreement") or {}).items():
+        text = f"Spearman {agreement['spearman']:.3f} ({agreement['provenance']})"
+        facts.append((f"cache bytes rank candidates as {name} does", text))
+    return facts
 
 
-def _frontier_row(row: Record, letters: Letters) -> Record:
-    """Return a design flat: NAME, NAME_low, NAME_high, NAME_provenance for each objective."""
-    flat = {key: value for key, value in row.items() if key != "values"}
-    for name, value in row["values"].items():
-        if isinstance(value, dict):
-            flat |= {f"{name}{end}": value.get(end.lstrip("_") or "value") for end in ENDS}
-        else:
-            flat[name] = value
-    return {**flat, "full_layers": _full_layers(row["layer_pattern"], letters)}
-
-
-def _trials(
-    run: Run, objectives: list[Record], frontier: list[Record], letters: Letters
-) -> list[Record]:
-    """Return the trials that have every objective, those on the frontier first."""
-    best = {row["trial"]: row for row in frontier}
-    names = [objective["name"] for objective in objectives]
-    kept = ["trial", "layer_pattern", *(f"{name}{end}" for name in names for end in ENDS)]
-    rows = [
-        {
-            **{key: row[key] for key in kept if key in row},
-            "full_layers": _full_layers(row["layer_pattern"], letters),
-            "front": row["trial"] in best,
-            "probability": best.get(row["trial"], {}).get("probability"),
-        }
-        for row in run.rows("trials")
-        if all(row.get(name) is not None for name in names)
-    ]
-    known = {row["trial"] for row in rows}
-    missing = [{**row, "front": True} for row in frontier if row["trial"] not in known]
-    return sorted([*missing, *rows], key=lambda row: not row["front"])
-
-
-def _pareto(
-    study: str, objectives: list[Record], trials: list[Record], published: list[Record]
-) -> Record:
+def _pareto(study: StudyRows) -> Record:
     """Return what the scatter of the page needs; of very many trials, some of the dominated."""
-    shown = thinned(trials)
+    shown = study.thinned()
     keys = list(dict.fromkeys(key for row in shown for key in row))
-    left_out = len(trials) - len(shown)
     note = "Filled by how likely a design is on the frontier; lines are its intervals."
-    if left_out:
-        note += f" {left_out:,} of {len(trials):,} trials, all dominated, are in the CSV only."
+    if len(shown) < len(study.trials):
+        left_out = len(study.trials) - len(shown)
+        note += f" {left_out:,} of {len(study.trials):,}, all dominated, are in the CSV only."
     return {
-        "title": f"Trials of {study}",
+        "title": f"Candidates of {study.name}",
         "note": note,
-        "objectives": [
-            {**o, "title": o["name"].replace("_", " ") + (f" ({o['unit']})" if o["unit"] else "")}
-            for o in objectives
-        ],
+        "objectives": study.objectives,
+        "groups": {"front": FRONT, "plain": PLAIN},
         "keys": keys,
         "rows": [[row.get(key) for key in keys] for row in shown],
-        "published": published,
-        "trials_title": TRIALS,
-        "columns": [vars(c) for c in _trial_columns(objectives)],
+        "published": study.published(),
+        "columns": [vars(column) for column in _trial_columns(study)],
     }
 
 
-def thinned(trials: list[Record]) -> list[Record]:
-    """Return at most MAX_TRIALS, the frontier whole and the others evenly."""
-    front = [row for row in trials if row["front"]]
-    others = [row for row in trials if not row["front"]]
-    room = max(0, MAX_TRIALS - len(front))
-    if len(others) > room:
-        others = [others[i * len(others) // room] for i in range(room)]
-    return [*front, *others]
-
-
-def _trial_columns(objectives: list[Record]) -> list[Column]:
-    return [
+def _trial_columns(study: StudyRows) -> tuple[Column, ...]:
+    return (
         Column("trial", "trial", "count"),
-        Column("layer_pattern", "layers", "pattern"),
+        Column("layers", "layers", "pattern"),
         Column("full_layers", "full layers", "count"),
-        *(Column(o["name"], o["name"].replace("_", " "), o["kind"]) for o in objectives),
-        Column("front", "on the frontier", "yes"),
+        *(Column(o["name"], o["title"], o["kind"]) for o in study.objectives),
+        Column("group", "which", "name"),
+    )
+
+
+def _tables(document: Record, study: StudyRows) -> list[Table]:
+    tables = [
+        _frontier(study),
+        Table("trials", "Candidates", _trial_columns(study), study.trials, on_page=False),
     ]
+    gains = [_gain(gain) for gain in document.get("gains", [])]
+    if gains:
+        title = "Gain over plain patterns with as many evaluations, or all that they have"
+        tables.append(Table("gains", title, GAIN_COLUMNS, gains, "Intervals are 90 %."))
+    if document.get("ledger"):
+        tables.append(Table("ledger", "What was spent", LEDGER_COLUMNS, document["ledger"]))
+    return tables
 
 
-def _frontier_table(study: str, objectives: list[Record], frontier: list[Record]) -> Table:
-    rows = [{**row, "rebuild": f"spec=study/{study}/{row['trial']}"} for row in frontier]
+def _gain(gain: Record) -> Record:
+    difference = gain["hypervolume"] - gain["baseline_hypervolume"]
+    return {**gain, "gain": difference, "gain_low": gain["low"], "gain_high": gain["high"]}
+
+
+def _frontier(study: StudyRows) -> Table:
+    rows = [{**row, "rebuild": f"spec=study/{study.name}/{row['trial']}"} for row in study.frontier]
     columns = (
         Column("trial", "trial", "count"),
-        Column("layer_pattern", "layers", "pattern"),
+        Column("layers", "layers", "pattern"),
         Column("full_layers", "full layers", "count"),
-        *(Column(o["name"], o["name"].replace("_", " "), o["kind"]) for o in objectives),
+        Column("ratio", "ratio", "name"),
+        *([Column("changes", "changed", "text")] if any(r["changes"] for r in rows) else []),
+        *(Column(o["name"], o["title"], o["kind"]) for o in study.objectives),
         Column("probability", "on the frontier with", "share"),
-        Column("rebuild", "as a spec", "name"),
+        Column("rebuild", "wherever a spec goes", "name"),
     )
     note = "Below each figure its interval and where it comes from."
     return Table("frontier", "Frontier", columns, rows, note)
 
 
-def _figures(document: Record) -> list[Figure]:
-    builders = {"hypervolumes": _hypervolume, "importance": _importance}
-    return [build(document[key]) for key, build in builders.items() if document.get(key)]
-
-
-def _scatter(
-    study: str,
-    objectives: Sequence[Record],
-    frontier: list[Record],
-    trials: list[Record],
-    published: list[Record],
-) -> list[PointFigure]:
-    """Return the first two objectives of every trial; the page's scatter has all of them."""
-    if len(objectives) < 2:
+def _scatter(study: StudyRows) -> list[PointFigure]:
+    """Return the first two objectives of every candidate; the page's scatter has all of them."""
+    if len(study.objectives) < 2:
         return []
-    x, y = objectives[:2]
-    others = [row for row in trials if not row["front"]]
-
-    def group(name: str, rows: list[Record], label: str, **look: Any) -> Group:
-        across, up = (tuple(row.get(axis["name"]) for row in rows) for axis in (x, y))
-        return Group(name, across, up, tuple(str(row.get(label, "")) for row in rows), **look)
-
-    others = [row for row in trials if not row["front"]]
-    groups = [group("dominated", others, "trial", faded=True)] if others else []
-    groups.append(group("frontier", frontier, "trial"))
-    if published:
-        groups.append(group("published design", published, "name", colour=5, named=True))
+    x, y = study.objectives[:2]
+    groups = [
+        _group(name, [row for row in study.trials if row["group"] == name], x, y, look)
+        for name, look in LOOKS.items()
+    ]
+    known = _group("published design", study.published(), x, y, {"colour": 5, "named": True})
     note = "All objectives decide what is on the frontier, not these two alone."
-    axes = [Axis(f"{o['name'].replace('_', ' ')}, {o['direction']}", o["kind"]) for o in (x, y)]
-    return [PointFigure("pareto", f"Trials of {study}", note, axes[0], axes[1], tuple(groups))]
+    axes = [Axis(f"{o['title']}, {o['direction']}", o["kind"]) for o in (x, y)]
+    drawn = tuple(group for group in (*groups, known) if group.x)
+    return [PointFigure("pareto", f"Candidates of {study.name}", note, axes[0], axes[1], drawn)]
 
 
-def _hypervolume(rows: list[Record]) -> LineFigure:
+def _group(name: str, rows: list[Record], x: Record, y: Record, look: dict[str, Any]) -> Group:
+    across, up = (tuple(row[axis["name"]] for row in rows) for axis in (x, y))
+    labels = tuple(str(row.get("name", row["trial"])) for row in rows)
+    return Group(name, across, up, labels, **look)
+
+
+def _figures(run: Run) -> list[Figure]:
+    history, importance = run.rows("hypervolume"), run.document.get("importance")
+    figures: list[Figure] = []
+    if history:
+        figures.append(_hypervolume(history, run.document.get("gains", [])))
+    if importance:
+        figures.append(_importance(importance))
+    return figures
+
+
+def _hypervolume(rows: list[Record], gains: list[Record]) -> LineFigure:
     places = tuple(range(1, len(rows) + 1))
-    series = Series("hypervolume", places, tuple(rows), stepped=True)  # type: ignore[arg-type]
+    found = tuple(row["hypervolume"] for row in rows)
+    plain = [
+        Series(
+            f"{gain['baseline']}, {gain['baseline_evaluations']} evaluations",
+            (1, len(rows)),
+            (gain["baseline_hypervolume"],) * 2,
+            colour=1 + place,
+            dashed=True,
+        )
+        for place, gain in enumerate(gains)
+    ]
     return LineFigure(
         "hypervolume",
         "Hypervolume over trials",
-        "What the frontier so far dominates; more is better.",
+        "The part of the box between the best and the worst of each objective that is dominated.",
         Axis("trials", "count"),
         Axis("hypervolume", "number"),
-        (series,),
+        (Series("search", places, found, stepped=True), *plain),
     )
 
 
@@ -214,24 +230,19 @@ def _importance(rows: list[Record]) -> BarFigure:
     bars = tuple(
         Bar(
             str(row["layer"]),
-            row["value"],
-            row.get("low"),
-            row.get("high"),
-            faded=not _resolved(row),
+            row["effect"],
+            row["low"],
+            row["high"],
+            faded=row["low"] <= 0 <= row["high"],
         )
         for row in rows
     )
     return BarFigure(
         "importance",
         "Which layers want full attention",
-        "Effect of full attention in a layer, with its interval; faded where that holds zero.",
+        "Effect on the quality at an equal number of full layers, with its 90 % interval; faded"
+        " where that holds zero.",
         Axis("effect", "number"),
         bars,
         upright=True,
     )
-
-
-def _resolved(row: Record) -> bool:
-    """Whether a layer's effect is apart from zero."""
-    low, high = row.get("low"), row.get("high")
-    return low is None or high is None or low > 0 or high < 0

@@ -3,7 +3,8 @@
 class Pareto {
   constructor(data, letters) {
     const trials = data.rows.map((row) => Object.fromEntries(data.keys.map((key, i) => [key, row[i]])));
-    this.data = data = { ...data, trials, table: { name: `${data.name}-trials`, title: data.trials_title, columns: data.columns, rows: trials, note: "" } };
+    for (const row of trials) row.front = row.group === data.groups.front;
+    this.data = data = { ...data, trials, table: { name: `${data.name}-trials`, title: "Candidates, those on the frontier first", columns: data.columns, rows: trials, note: "" } };
     this.letters = letters;
     this.axes = [...data.objectives, { name: "full_layers", title: "layers with full attention", unit: "", direction: "", kind: "count" }];
     this.prefix = `pareto.${data.name}.`;
@@ -17,7 +18,7 @@ class Pareto {
     this.figure.redraw = (room) => this.draw(room);
     redraws.push(this.figure);
     this.table = table(data.table, letters, (row) => this.choose(row));
-    this.element = h("div", { class: "pareto" }, this.choices(), this.figure, keyOf(letters), h("details", {}, h("summary", {}, `All trials (${trials.length})`), this.table));
+    this.element = h("div", { class: "pareto" }, this.choices(), this.figure, keyOf(letters), h("details", {}, h("summary", {}, `All candidates (${trials.length})`), this.table));
     this.chosen = null;
   }
 
@@ -27,7 +28,7 @@ class Pareto {
     const select = (which, label) => h("label", {}, `${label} `, h("select", { name: `${which} axis`, onchange: (event) => this.set({ [which]: event.target.value }) },
       ...this.axes.map((axis) => h("option", { value: axis.name, selected: axis.name === this.state[which] }, axis.title))));
     const check = (name, label, value) => h("label", {}, h("input", { type: "checkbox", name, checked: this.state[name] === value, onchange: (event) => this.set({ [name]: event.target.checked ? value : "" }) }), ` ${label}`);
-    return h("div", { class: "choices" }, select("x", "across"), select("y", "up"), check("log", "log scales", "yes"), check("dominated", "dominated trials", "yes"));
+    return h("div", { class: "choices" }, select("x", "across"), select("y", "up"), check("log", "log scales", "yes"), check("dominated", "dominated ones", "yes"));
   }
 
   set(changes) {
@@ -54,7 +55,8 @@ class Pareto {
     plot.drawing.setAttribute("tabindex", "0");
     this.plot = plot;
     const faded = seen.filter(({ row }) => !row.front), front = seen.filter(({ row }) => row.front);
-    for (const point of faded) this.mark(point, 0, { fill: "#9aa4ae", opacity: 0.45 }, 2.6);
+    const plain = ({ row }) => row.group === data.groups.plain;
+    for (const point of faded) this.mark(point, plain(point) ? 1 : 0, plain(point) ? { fill: COLOURS[1], opacity: 0.6 } : { fill: "#9aa4ae", opacity: 0.45 }, 2.6);
     this.drawFront(trials);
     for (const point of front) this.drawInterval(point);
     for (const point of front) this.mark(point, 0, { fill: COLOURS[0], stroke: "#fff", "stroke-width": 0.8, opacity: 0.35 + 0.65 * (point.row.probability ?? 1) }, 5);
@@ -101,6 +103,7 @@ class Pareto {
     return legendOf([
       { name: `on the frontier of all objectives (${front})`, sign: sign(0, COLOURS[0]) },
       ...(this.state.dominated ? [{ name: `dominated (${all - front})`, sign: sign(0, "#c3c9cf") }] : []),
+      ...(this.state.dominated && this.data.trials.some((row) => row.group === this.data.groups.plain) ? [{ name: "of them plain patterns", sign: sign(1, COLOURS[1]) }] : []),
       ...(this.data.published.length ? [{ name: "published design", sign: sign(2, COLOURS[5]) }] : []),
       { name: "best of the two axes alone", sign: [svg("path", { d: "M0 9h13V3h13", fill: "none", stroke: COLOURS[0] })] },
     ]);
@@ -151,7 +154,7 @@ class Pareto {
     const { row } = point, line = (name, value) => h("tr", {}, h("td", {}, name), h("td", {}, value));
     this.ring = marker(0, ...this.at(point), 8, { class: "cursor", fill: "none", stroke: INK, "stroke-width": 2 });
     this.plot.drawing.append(this.ring);
-    this.tip = h("div", { class: "tip", role: "status" }, h("strong", {}, row.name || `trial ${row.trial}`), h("div", {}, row.layer_pattern ? strip(row.layer_pattern, this.letters) : ""),
+    this.tip = h("div", { class: "tip", role: "status" }, h("strong", {}, row.name || `trial ${row.trial}`), h("div", {}, strip(row.layers, this.letters)),
       h("table", {}, ...this.data.objectives.map((o) => line(o.title, valueWithInterval(o, row))),
         line("full layers", textOf("count", row.full_layers)), row.probability === undefined || row.probability === null ? "" : line("on the frontier with", textOf("share", row.probability))));
     this.figure.append(this.tip);
