@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from browser import opened_browser
 from hypothesis import HealthCheck, settings
 from tuning import tune_little
 
@@ -49,6 +50,13 @@ def _poisoned_memory() -> Any:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Any:
+    """One headless Chromium for all tests that open pages."""
+    with opened_browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def write_study(folder: Path, num_trials: int, seed: int = 0) -> dict[str, Any]:
         deployment=Deployment(),
         hardware=parse_hardware(read_option("hardware", "h200")),
     )
-    patterns = list(dict.fromkeys(_patterns(num_trials, spec.layer_letters, draw)))
+    patterns = _patterns(num_trials, spec.layer_letters, draw)
     rows = [_trial(n, letters, costs, draw) for n, letters in enumerate(patterns)]
     front = [row for row in rows if not any(_dominates(other, row) for other in rows)]
     document = {
@@ -67,11 +66,13 @@ def write_study(folder: Path, num_trials: int, seed: int = 0) -> dict[str, Any]:
     return document
 
 
-def _patterns(count: int, published: str, draw: random.Random) -> Iterator[str]:
-    yield published
-    for _ in range(count - 1):
+def _patterns(count: int, published: str, draw: random.Random) -> list[str]:
+    """Return as many patterns, all different, the published one first."""
+    found = {published: None}
+    while len(found) < count:
         full = set(draw.sample(range(len(published)), draw.randint(0, len(published))))
-        yield "".join("F" if layer in full else "L" for layer in range(len(published)))
+        found["".join("F" if layer in full else "L" for layer in range(len(published)))] = None
+    return list(found)
 
 
 def _front_row(row: dict[str, Any], draw: random.Random) -> dict[str, Any]:
@@ -137,12 +138,22 @@ def write_training(folder: Path) -> dict[str, Any]:
     }
     document = {
         "schema": "hybridsim/train/1",
-        "spec": {"name": spec.name, "fields": spec_dict(spec)},
-        "proxy": "quick",
-        "scores": scores,
-        "summary": {"mean": 0.74, "low": 0.7, "high": 0.78},
+        "spec": {"name": spec.name, "layer_pattern": "(LLLF)*6 LLF", "proxy_pattern": "LLLF"},
+        "proxy": {"name": "quick"},
+        "scores": {**scores, "stacks": None},
+        "summary": {
+            "mean": 0.74,
+            "low": 0.7,
+            "high": 0.78,
+            "weights": {"mqar": 0.5, "needle": 0.5},
+        },
         "device": "cpu",
         "wall_s": 61.0,
+        "failures": [{"task": "stacks", "seed": 0, "status": "diverged", "cause": "loss is inf"}],
+        "learning_rates": {"L": {"value": 0.01, "source": "default", "scores": {"0.01": None}}},
+        "ledger": {"models": 9, "failed": 3, "steps": 900, "tokens": 90000},
+        "twin": spec_dict(spec),
+        "overrides": ["spec=kimi_linear_tiny"],
     }
     (folder / "train.json").write_text(json.dumps(document))
     rows = [
@@ -152,5 +163,5 @@ def write_training(folder: Path) -> dict[str, Any]:
         for step in range(0, 200, 10)
         if (score := scores[task]["mean"] * min(1, step / (100 + 20 * seed))) is not None
     ]
-    pd.DataFrame(rows).to_parquet(folder / "metrics.parquet", index=False)
+    pd.DataFrame(rows).to_parquet(folder / "curves.parquet", index=False)
     return document

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from browser import Watched, opened_browser
+from browser import Watched
 
 from hybridsim.cost.crossover import crossover_tokens
 from hybridsim.cost.model import ModelCosts
@@ -67,9 +66,8 @@ def url(data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def watched() -> Iterator[Watched]:
-    with opened_browser() as browser:
-        yield Watched(browser)
+def watched(browser: Any) -> Watched:
+    return Watched(browser)
 
 
 @lru_cache(maxsize=None)

@@ -59,11 +59,11 @@ def write_comparison(document: dict[str, Any], folder: Path, pictures: bool) -> 
     files.write_json(folder / "comparison.json", document)
     files.write_table(folder, "comparison", comparison.flat_rows(document))
     if pictures:
-        from hybridsim.report.pictures import save
+        from hybridsim.report.pictures import write
         from hybridsim.report.profile_figures import comparison_figures
 
         for figure in comparison_figures(document["rows"]):
-            save(figure, folder)
+            write(figure, folder)
 
 
 def show_comparison(document: dict[str, Any], folder: Path, chosen: str) -> None:

@@ -61,7 +61,7 @@ def write(found: Profile, folder: Path, drawn: bool) -> None:
         from hybridsim.report.profile_figures import profile_figures
 
         for figure in profile_figures(found.document, found.sweep):
-            pictures.save(figure, folder)
+            pictures.write(figure, folder)
 
 
 def show(found: Profile, chosen: str, folder: Path) -> None:

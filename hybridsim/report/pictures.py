@@ -29,6 +29,7 @@ from hybridsim.report.figures import (
 from hybridsim.report.units import bytes_text, decimal_text, seconds_text, tokens_text
 
 LABEL_WIDTH = 36
+DPI = 150
 MARKERS = "osD^vPX*"
 
 TICKS: dict[str, Callable[[float], str]] = {
@@ -41,17 +42,14 @@ TICKS: dict[str, Callable[[float], str]] = {
 }
 
 
-def save(figure: Figure, folder: Path, formats: tuple[str, ...] = ("png",)) -> None:
-    """Write a figure as NAME.FORMAT."""
+def write(figure: Figure, folder: Path, formats: tuple[str, ...] = ("png",)) -> None:
+    """Draw a figure and write it as NAME.FORMAT."""
     canvas = draw(figure)
     for chosen in formats:
-        canvas.savefig(folder / f"{figure.name}.{chosen}", dpi=150, metadata=_dateless(chosen))
+        # Without a date the same figure gives the same file.
+        dateless = {"Date": None} if chosen == "svg" else None
+        canvas.savefig(folder / f"{figure.name}.{chosen}", dpi=DPI, metadata=dateless)
     plt.close(canvas)
-
-
-def _dateless(chosen: str) -> dict[str, None] | None:
-    """Return metadata with which the same figure gives the same file."""
-    return {"Date": None} if chosen == "svg" else None
 
 
 def draw(figure: Figure) -> Canvas:

@@ -7,64 +7,72 @@ from typing import Any
 
 from hybridsim.report.figures import Axis, Bar, BarFigure, Column, LineFigure, Series, Table
 from hybridsim.report.html.letters import used
-from hybridsim.report.html.runs import Run
+from hybridsim.report.html.runs import Record, Run
 from hybridsim.report.html.sections import Facts, Section
-from hybridsim.report.units import seconds_text
+from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
 
-Record = dict[str, Any]
-
 SCORE = Axis("held-out score", "share")
+SCORE_COLUMNS = (
+    Column("task", "task", "name"),
+    Column("mean", "score", "share"),
+    Column("chance", "chance", "share"),
+    Column("seeds", "each seed", "name"),
+)
+RATE_COLUMNS = (
+    Column("letter", "letter", "name"),
+    Column("value", "learning rate", "number"),
+    Column("source", "from", "name"),
+    Column("scores", "score of each rate tried", "text"),
+)
+FAILURE_COLUMNS = (
+    Column("task", "task", "name"),
+    Column("seed", "seed", "count"),
+    Column("status", "what happened", "name"),
+    Column("cause", "cause", "text"),
+)
 
 
 def section(run: Run) -> Section:
     """Return a training's scores with intervals over seeds, and its learning curves."""
     document = run.document
-    spec = document["spec"]
-    fields = spec.get("fields") if isinstance(spec, dict) else None
-    model = parse_spec(fields) if fields else None
-    name = model.name if model else str(spec)
+    twin = parse_spec(document["twin"])
     return Section(
-        title=f"{name}, trained as a proxy",
-        lead=("Scores are of held-out sequences; intervals are over seeds.",),
+        title=f"{document['spec']['name']}, trained as a proxy",
+        lead=("Scores are of held-out sequences; intervals are 95 % ones over seeds.",),
         facts=_facts(document),
-        pattern=model.layer_letters if model else "",
-        letters=used(model) if model else {},
-        figures=(scores_figure(document["scores"]), *curve_figures(run.rows("metrics"))),
-        tables=(_scores(document["scores"]),),
+        pattern=twin.layer_letters,
+        letters=used(twin),
+        figures=(scores_figure(document["scores"]), *curve_figures(run.rows("curves"))),
+        tables=tuple(table for table in _tables(document) if table.rows),
     )
 
 
 def _facts(document: Record) -> Facts:
-    proxy = document["proxy"]
-    facts = [("proxy", str(proxy["name"] if isinstance(proxy, dict) else proxy))]
-    if document.get("summary") is not None:
-        facts.append(("weighted for the workload", summary_text(document["summary"])))
-    facts.append(("device", str(document["device"])))
-    facts.append(("time spent", seconds_text(document["wall_s"])))
-    return tuple(facts)
+    spec, summary, spent = document["spec"], document["summary"], document["ledger"]
+    weights = ", ".join(f"{name} {weight:.2f}" for name, weight in summary["weights"].items())
+    return (
+        ("pattern", f"{spec['layer_pattern']}, trained as {spec['proxy_pattern']}"),
+        ("proxy", str(document["proxy"]["name"])),
+        (
+            "weighted for the workload",
+            f"{summary['mean']:.3f} ({summary['low']:.3f} to {summary['high']:.3f}); {weights}",
+        ),
+        ("device", str(document["device"])),
+        ("models trained", f"{exact(spent['models'])}, {exact(spent['failed'])} failed"),
+        ("tokens", exact(spent["tokens"])),
+        ("time", seconds_text(document["wall_s"])),
+    )
 
 
-def summary_text(summary: Any) -> str:
-    """Return a weighted quality with its interval, as far as it is known."""
-    if not isinstance(summary, dict):
-        return f"{summary:.3f}"
-    value = summary.get("mean", summary.get("value"))
-    if value is None:
-        return "not known"
-    low, high = summary.get("low"), summary.get("high")
-    interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
-    return f"{value:.3f}{interval}"
-
-
-def scores_figure(scores: dict[str, Record]) -> BarFigure:
+def scores_figure(scores: dict[str, Record | None]) -> BarFigure:
     """Return each task's score with its interval and what chance scores."""
     bars = tuple(
         Bar(task, score["mean"], score["low"], score["high"], reference=score["chance"])
         for task, score in scores.items()
-        if score["mean"] is not None
+        if score is not None
     )
-    note = "Lines are intervals over seeds, dashed ticks what chance scores."
+    note = "Lines are 95 % intervals over seeds, dashed ticks what chance scores."
     return BarFigure("scores", "Held-out scores", note, SCORE, bars)
 
 
@@ -72,7 +80,7 @@ def curve_figures(rows: list[Record]) -> list[LineFigure]:
     """Return a figure for each task: the validation score of each seed against steps."""
     tasks: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row.get("score") is not None:
+        if row["score"] is not None:
             tasks[str(row["task"])][f"seed {row['seed']}"].append(row)
     return [_curves(task, seeds) for task, seeds in tasks.items()]
 
@@ -97,22 +105,36 @@ def _curves(task: str, seeds: dict[str, list[Record]]) -> LineFigure:
     )
 
 
-def _scores(scores: dict[str, Record]) -> Table:
-    rows = [
-        {
+def _tables(document: Record) -> list[Table]:
+    rates = [
+        {**rate, "letter": letter, "scores": _each(rate["scores"])}
+        for letter, rate in document["learning_rates"].items()
+    ]
+    return [
+        Table("scores", "Scores", SCORE_COLUMNS, _score_rows(document["scores"])),
+        Table("rates", "Learning rates", RATE_COLUMNS, rates),
+        Table("failures", "Trainings without a score", FAILURE_COLUMNS, document["failures"]),
+    ]
+
+
+def _score_rows(scores: dict[str, Record | None]) -> list[Record]:
+    return [
+        {"task": task, "mean": None, "seeds": "all failed"}
+        if score is None
+        else {
             "task": task,
             "mean": score["mean"],
             "mean_low": score["low"],
             "mean_high": score["high"],
             "chance": score["chance"],
-            "seeds": ", ".join("-" if s is None else f"{s:.3f}" for s in score["seeds"]),
+            "seeds": ", ".join("failed" if s is None else f"{s:.3f}" for s in score["seeds"]),
         }
         for task, score in scores.items()
     ]
-    columns = (
-        Column("task", "task", "name"),
-        Column("mean", "score", "share"),
-        Column("chance", "chance", "share"),
-        Column("seeds", "each seed", "name"),
+
+
+def _each(scores: dict[str, Any]) -> str:
+    return ", ".join(
+        f"{rate}: {'failed' if score is None else format(score, '.3f')}"
+        for rate, score in scores.items()
     )
-    return Table("scores", "Scores", columns, rows)

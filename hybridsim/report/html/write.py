@@ -33,5 +33,5 @@ def _write_figure(folder: Path, figure: Figure) -> None:
     from hybridsim.report import pictures  # matplotlib
 
     alone = replace(figure, name=Path(figure.name).name)
-    pictures.save(alone, folder, FORMATS)
+    pictures.write(alone, folder, FORMATS)
     write_json(folder / f"{alone.name}.json", alone.data())
