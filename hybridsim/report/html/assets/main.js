@@ -5,7 +5,7 @@ function factsOf(facts) {
 }
 
 function madeBy(run) {
-  return h("details", {}, h("summary", {}, "How it was made"), factsOf(run.facts), h("p", {}, h("code", {}, run.command)));
+  return h("details", { class: "made" }, h("summary", {}, "How it was made"), factsOf(run.facts), h("p", {}, h("code", {}, run.command)));
 }
 
 function sectionOf(data) {
@@ -49,4 +49,5 @@ for (const element of main.querySelectorAll("section")) {
 document.querySelector(".skip").addEventListener("click", (event) => goTo(event, "main"));
 redrawAll();
 window.addEventListener("resize", () => requestAnimationFrame(redrawAll));
+window.addEventListener("beforeprint", () => document.querySelectorAll("details.made").forEach((one) => { one.open = true; }));
 document.documentElement.dataset.ready = "yes";
