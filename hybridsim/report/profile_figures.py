@@ -61,8 +61,9 @@ def _crossing(document: Record, cost: str, contexts: Sequence[int]) -> tuple[Mar
     tokens = document["crossover_tokens"][cost]
     if not tokens or not contexts[0] <= tokens <= contexts[-1]:
         return ()
-    at = "" if cost == "memory" else f" at batch {document['settings']['batch_sizes'][0]}"
-    return (Mark(tokens, f"cheaper beyond {tokens:,} tokens{at}"),)
+    batch = document["settings"]["batch_sizes"][0]
+    where = "" if cost == "memory" else f" (modelled, batch {batch})"
+    return (Mark(tokens, f"cheaper beyond {tokens:,} tokens{where}"),)
 
 
 def time_figure(document: Record, rows: list[Record], phase: str) -> LineFigure:

@@ -40,10 +40,10 @@ def _verdict(document: Record) -> str:
     if crossover is None:
         return "No context makes its decode step cheaper than the all-full twin's."
     side = "beyond" if tokens > crossover else "short of"
+    batch = document["settings"]["batch_sizes"][0]
     return (
-        f"One sequence's decode step is cheaper than the all-full twin's beyond {crossover:,}"
-        f" tokens ({document['settings']['batch_sizes'][0]} at once); the workload's"
-        f" {tokens:,} tokens are {side} that."
+        f"As modelled, its decode step at batch {batch} is cheaper than the all-full twin's beyond"
+        f" {crossover:,} tokens; the workload's {tokens:,} tokens are {side} that."
     )
 
 
