@@ -127,6 +127,42 @@ def _dominates(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(d <= 0 for d in better) and any(d < 0 for d in better)
 
 
+def write_validation(folder: Path) -> None:
+    """Write a validation's folder with made-up findings."""
+    folder.mkdir(parents=True)
+    finding = {
+        "name": "retest",
+        "question": "do other seeds rank the patterns alike?",
+        "verdict": "reproduced",
+        "figures": "Kendall tau 0.9 <b>",
+        "values": {"tau": 0.9},
+    }
+    document = {
+        "schema": "hybridsim/validate/1",
+        "proxy": "quick",
+        "findings": [finding],
+        "counts": {"reproduced": 1, "not reproduced": 0, "not resolved": 0},
+        "device": "cpu",
+    }
+    (folder / "validate.json").write_text(json.dumps(document))
+
+
+def write_claims(folder: Path) -> None:
+    """Write claims' folder with one claim that is made up."""
+    folder.mkdir(parents=True)
+    claim = {
+        "id": "X-01",
+        "quantity": "cache saved",
+        "published": "75 %",
+        "ours": "74.07 %",
+        "verdict": "contradicted",
+        "arithmetic": "1 - 8,064 / 31,104",
+        "source": "a paper",
+    }
+    document = {"schema": "hybridsim/claims/1", "claims": [claim]}
+    (folder / "claims.json").write_text(json.dumps(document))
+
+
 def write_training(folder: Path) -> dict[str, Any]:
     """Write a training's folder with made-up scores."""
     folder.mkdir(parents=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from browser import Watched
-from report_records import write_study, write_training
+from report_records import write_claims, write_study, write_training, write_validation
 
 from hybridsim.errors import HybridsimError
 from hybridsim.report.html.page import MAX_BYTES
@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("runs")
     write_study(made / "outputs/studies/made_up", TRIALS)
     write_training(made / "outputs/train/one")
+    write_validation(made / "outputs/validate/one")
+    write_claims(made / "outputs/claims/one")
     fast = ["flops.count=false", "pictures=false", "contexts=[1024,65536,1048576]"]
     command(made, "profile", "spec=kimi_linear", "workload=agent_128k", *fast)
     command(made, "profile", "-m", "spec=kimi_linear,qwen3_next", *fast[:2], "contexts=[4096]")
@@ -61,7 +63,7 @@ def url(folder: Path, report: dict[str, Any]) -> str:
 
 def test_the_record_says_what_is_in_it(report: dict[str, Any]) -> None:
     kinds = [section["id"].split("-")[1] for section in report["sections"]]
-    assert sorted(kinds) == ["comparison", "profile", "search", "train"]
+    assert sorted(kinds) == ["claims", "comparison", "profile", "search", "train", "validate"]
     assert report["explored"][:1] == ["kimi_linear"]
     assert "qwen3_next" in report["explored"]
     assert report["bytes"] < MAX_BYTES

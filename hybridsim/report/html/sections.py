@@ -76,7 +76,7 @@ Builder = Callable[[Run], Section]
 
 def builders() -> dict[str, Builder]:
     """Return what makes a section of each schema."""
-    from hybridsim.report.html import claims, comparison, profile, study, training
+    from hybridsim.report.html import claims, comparison, profile, reliability, study, training
 
     return {
         "hybridsim/search/1": study.section,
@@ -84,6 +84,7 @@ def builders() -> dict[str, Builder]:
         "hybridsim/comparison/1": comparison.section,
         "hybridsim/profile/1": profile.section,
         "hybridsim/train/1": training.section,
+        "hybridsim/validate/1": reliability.section,
         "hybridsim/claims/1": claims.section,
     }
 
