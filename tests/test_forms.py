@@ -90,7 +90,7 @@ def chosen(form: Any, kv: str, state: str) -> Any:
 
 def values(forms: Forms, form: Any, inputs: dict[str, int]) -> Any:
     if isinstance(form, dict):
-        keys = form.keys() - {"title", "part", "letter"}
+        keys = form.keys() - {"kind", "title", "part", "letter"}
         return {key: values(forms, form[key], inputs) for key in keys}
     return None if form is None else evaluate(forms.nodes, form, inputs)
 

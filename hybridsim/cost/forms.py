@@ -169,6 +169,7 @@ class _Exporter:
 
         kept = {dtype: Dtypes(kv=dtype, state=dtype) for dtype in BYTES_PER_ELEMENT}
         return {
+            "kind": sized.op.kind,
             "title": sized.op.title,
             "part": sized.op.part,
             "letter": sized.op.letter,

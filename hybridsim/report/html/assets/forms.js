@@ -142,13 +142,14 @@ class Costs {
   memory(context, batch = this.setting.batch) {
     const many = BigInt(batch), { deployment } = this.book, values = this.values(1);
     const tokens = larger(many, smaller(many * BigInt(context), BigInt(deployment.prefill_chunk_tokens)));
-    const widest = [...this.counts.keys()].map((place) => values.at(this.model.ops[place].peak_elements_per_token)).reduce(larger, 0n);
-    const stream = this.bytes(tokens * (2n * this.sizes.hidden_size + widest), this.setting.activations);
+    const streams = (op) => (op.kind === "ffn" ? 3n : 2n) * this.sizes.hidden_size;
+    const alive = (op) => streams(op) + values.at(op.peak_elements_per_token);
+    const widest = [...this.counts.keys()].map((place) => alive(this.model.ops[place])).reduce(larger);
     return {
       weights_bytes: this.bytes(this.parameters(), this.setting.weights),
       kv_cache_bytes: many * this.kvBytes(context),
       state_bytes: many * this.stateBytes(),
-      activation_bytes: add(stream, this.bytes(many * this.sizes.vocab_size, "fp32")),
+      activation_bytes: this.bytes(larger(tokens * widest, many * this.sizes.vocab_size), this.setting.activations),
     };
   }
 
