@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hybridsim.report.pictures import COLOURS
+from hybridsim.report.figures import COLOURS
 
 Document = dict[str, Any]
 

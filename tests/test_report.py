@@ -63,7 +63,7 @@ def url(folder: Path, report: dict[str, Any]) -> str:
 
 def test_the_record_says_what_is_in_it(report: dict[str, Any]) -> None:
     kinds = [section["id"].split("-")[1] for section in report["sections"]]
-    assert sorted(kinds) == ["claims", "comparison", "profile", "search", "train", "validate"]
+    assert sorted(kinds) == ["claims", "compare", "profile", "search", "train", "validate"]
     assert report["explored"][:1] == ["kimi_linear"]
     assert "qwen3_next" in report["explored"]
     assert report["bytes"] < MAX_BYTES
@@ -218,6 +218,26 @@ def test_wrong_input_is_one_line(name: str, tmp_path: Path) -> None:
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert (tmp_path / "there.html").read_text() == "mine"
+
+
+def test_a_real_search_is_reported(watched: Watched, tmp_path: Path) -> None:
+    asked = ["workload=agent_128k", "trials=24", "quality=surrogate", "pictures=false"]
+    command(tmp_path, "search", "study=real", "base=kimi_linear", *asked)
+    out = command(tmp_path, "report", "outputs/studies/real", "explore=[]", "format=json")
+    document = json.loads(out)
+    (section,) = document["sections"]
+    found = json.loads((tmp_path / "outputs/studies/real/frontier.json").read_text())
+    assert document["explored"] == ["kimi_linear"]
+    assert document["runs"][0]["command"].startswith("hybridsim search study=real spec=kimi_linear")
+    names = {name.split("/")[1] for name in (*section["figures"], *section["tables"])}
+    assert names >= {"pareto", "hypervolume", "frontier", "trials", "gains", "ledger"}
+    opened = watched.open((tmp_path / document["html"]).as_uri())
+    opened.wait_for_selector("html[data-drawn]", state="attached")
+    rows = opened.locator("[id$='/frontier'] tbody tr")
+    assert rows.count() == min(15, len(found["frontier"]))
+    assert rows.first.locator(".strip rect").count() == 27
+    assert "published design" in opened.locator("figure[id$='/pareto']").text_content()
+    assert watched.complaints == []
 
 
 def test_a_page_too_large_is_an_error(tmp_path: Path) -> None:

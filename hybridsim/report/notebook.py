@@ -10,6 +10,7 @@ from typing import IO, Any
 from rich.console import Console, RenderableType
 
 from hybridsim.report import pictures, tables
+from hybridsim.report.profile_figures import cache_figure
 
 Record = dict[str, Any]
 
@@ -20,7 +21,7 @@ FRAME = '<pre style="font-family:monospace;line-height:1.2;overflow-x:auto">{cod
 def profile_html(document: Record, sweep: list[Record]) -> str:
     """Return a profile's tables and the picture of its cache."""
     report = tables.profile_report(document, sweep)
-    return as_html(report, lambda file: pictures.cache_picture(file, document, sweep))
+    return as_html(report, lambda file: pictures.write_png(cache_figure(document, sweep), file))
 
 
 def as_html(report: RenderableType, draw: Callable[[IO[bytes]], None] | None = None) -> str:

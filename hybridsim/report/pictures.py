@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import matplotlib
 
@@ -49,6 +50,13 @@ def write(figure: Figure, folder: Path, formats: tuple[str, ...] = ("png",)) -> 
         # Without a date the same figure gives the same file.
         dateless = {"Date": None} if chosen == "svg" else None
         canvas.savefig(folder / f"{figure.name}.{chosen}", dpi=DPI, metadata=dateless)
+    plt.close(canvas)
+
+
+def write_png(figure: Figure, file: IO[bytes]) -> None:
+    """Draw a figure into an open file."""
+    canvas = draw(figure)
+    canvas.savefig(file, dpi=DPI, format="png")
     plt.close(canvas)
 
 

@@ -30,7 +30,7 @@ def test_six_systems_for_two_workloads_in_one_command(tmp_path: Path) -> None:
     assert json.loads((folder / "comparison.json").read_text()) == document
     table = pd.read_parquet(folder / "comparison.parquet")
     assert table["ratio_parameters"].iloc[1] == pytest.approx(79_674_391_296 / 49_122_675_072)
-    assert (folder / "comparison.png").stat().st_size > 10_000
+    assert (folder / "ttft.png").stat().st_size > 10_000
 
 
 def test_compare_prints_tables_served_figures_and_verdicts(tmp_path: Path) -> None:

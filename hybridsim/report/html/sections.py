@@ -81,7 +81,6 @@ def builders() -> dict[str, Builder]:
     return {
         "hybridsim/search/1": study.section,
         "hybridsim/compare/1": comparison.section,
-        "hybridsim/comparison/1": comparison.section,
         "hybridsim/profile/1": profile.section,
         "hybridsim/train/1": training.section,
         "hybridsim/validate/1": reliability.section,
