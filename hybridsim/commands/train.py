@@ -88,7 +88,7 @@ def _weights(weights: dict[str, float], proxy: ProxySettings) -> dict[str, float
 
 
 def _write(document: dict[str, Any], trained: Trained, folder: Path, pictures: bool) -> None:
-    """Write the record, the curves and the picture into the run's folder."""
+    """Write the record, the curves and the pictures into the run's folder."""
     from hybridsim.report import files
     from hybridsim.train.record import curve_rows, model_rows
 
@@ -96,10 +96,12 @@ def _write(document: dict[str, Any], trained: Trained, folder: Path, pictures: b
     files.write_table(folder, "models", model_rows([trained]))
     curves = curve_rows([trained])
     files.write_table(folder, "curves", curves)
-    if pictures and curves:
-        from hybridsim.report.training import curves_picture
+    if pictures:
+        from hybridsim.report.pictures import write
+        from hybridsim.report.training import curve_figures, scores_figure
 
-        curves_picture(folder / "curves.png", curves)
+        for figure in (scores_figure(document["scores"]), *curve_figures(curves)):
+            write(figure, folder)
 
 
 def _show(document: dict[str, Any], run: ProxyRun, chosen: str, folder: Path) -> None:

@@ -1,19 +1,20 @@
-"""Tables and pictures of short trainings, from records only."""
+"""Tables and figures of short trainings, from records only."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hybridsim.report.pictures import COLOURS, save
+from hybridsim.report.figures import Axis, Bar, BarFigure, LineFigure, Series
 from hybridsim.report.tables import table
 
 Record = dict[str, Any]
+
+SCORE = Axis("held-out score", "share")
 
 
 def train_report(
@@ -58,21 +59,41 @@ def _interval(score: Record) -> str:
     return f"{score['low']:.3f} .. {score['high']:.3f}"
 
 
-def curves_picture(path: Path, rows: Sequence[Record]) -> None:
-    """Draw loss and validation score against steps, a row of axes for each task."""
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, grid = plt.subplots(len(tasks), 2, figsize=(10, 3 * len(tasks)), squeeze=False)
-    for (loss_axes, score_axes), task in zip(grid, tasks, strict=True):
-        own = [row for row in rows if row["task"] == task]
-        for colour, seed in enumerate(sorted({row["seed"] for row in own})):
-            curve = [row for row in own if row["seed"] == seed]
-            look = [row for row in curve if row["score"] is not None]
-            style = {"color": COLOURS[colour % len(COLOURS)], "label": f"seed {seed}"}
-            loss_axes.plot([r["step"] for r in curve], [r["loss"] for r in curve], **style)
-            score_axes.plot([r["step"] for r in look], [r["score"] for r in look], "o-", **style)
-        loss_axes.set(title=task, xlabel="step", ylabel="training loss (nats)")
-        score_axes.set(title=task, xlabel="step", ylabel="validation score", ylim=(-0.02, 1.02))
-        for axes in (loss_axes, score_axes):
-            axes.grid(True, alpha=0.3)
-        score_axes.legend()
-    save(figure, path)
+def scores_figure(scores: dict[str, Record | None]) -> BarFigure:
+    """Return each task's score with its interval and what chance scores."""
+    bars = tuple(
+        Bar(task, score["mean"], score["low"], score["high"], reference=score["chance"])
+        for task, score in scores.items()
+        if score is not None
+    )
+    note = "Lines are 95 % intervals over seeds, dashed ticks what chance scores."
+    return BarFigure("scores", "Held-out scores", note, SCORE, bars)
+
+
+def curve_figures(rows: list[Record]) -> list[LineFigure]:
+    """Return a figure for each task: the validation score of each seed against steps."""
+    tasks: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["score"] is not None:
+            tasks[str(row["task"])][f"seed {row['seed']}"].append(row)
+    return [_curves(task, seeds) for task, seeds in tasks.items()]
+
+
+def _curves(task: str, seeds: dict[str, list[Record]]) -> LineFigure:
+    series = tuple(
+        Series(
+            seed,
+            tuple(row["step"] for row in rows),
+            tuple(row["score"] for row in rows),
+            colour=place,
+        )
+        for place, (seed, rows) in enumerate(seeds.items())
+    )
+    return LineFigure(
+        f"curves_{task}",
+        f"{task}: score while training",
+        "Validation sequences, apart from those of the scores.",
+        Axis("optimizer steps", "count"),
+        Axis("score", "share"),
+        series,
+    )

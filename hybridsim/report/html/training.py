@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
-from hybridsim.report.figures import Axis, Bar, BarFigure, Column, LineFigure, Series, Table
+from hybridsim.report.figures import Column, Table
 from hybridsim.report.html.letters import used
 from hybridsim.report.html.runs import Record, Run
 from hybridsim.report.html.sections import Facts, Section
+from hybridsim.report.training import curve_figures, scores_figure
 from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
 
-SCORE = Axis("held-out score", "share")
 SCORE_COLUMNS = (
     Column("task", "task", "name"),
     Column("mean", "score", "share"),
@@ -62,46 +61,6 @@ def _facts(document: Record) -> Facts:
         ("models trained", f"{exact(spent['models'])}, {exact(spent['failed'])} failed"),
         ("tokens", exact(spent["tokens"])),
         ("time", seconds_text(document["wall_s"])),
-    )
-
-
-def scores_figure(scores: dict[str, Record | None]) -> BarFigure:
-    """Return each task's score with its interval and what chance scores."""
-    bars = tuple(
-        Bar(task, score["mean"], score["low"], score["high"], reference=score["chance"])
-        for task, score in scores.items()
-        if score is not None
-    )
-    note = "Lines are 95 % intervals over seeds, dashed ticks what chance scores."
-    return BarFigure("scores", "Held-out scores", note, SCORE, bars)
-
-
-def curve_figures(rows: list[Record]) -> list[LineFigure]:
-    """Return a figure for each task: the validation score of each seed against steps."""
-    tasks: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row["score"] is not None:
-            tasks[str(row["task"])][f"seed {row['seed']}"].append(row)
-    return [_curves(task, seeds) for task, seeds in tasks.items()]
-
-
-def _curves(task: str, seeds: dict[str, list[Record]]) -> LineFigure:
-    series = tuple(
-        Series(
-            seed,
-            tuple(row["step"] for row in rows),
-            tuple(row["score"] for row in rows),
-            colour=place,
-        )
-        for place, (seed, rows) in enumerate(seeds.items())
-    )
-    return LineFigure(
-        f"curves_{task}",
-        f"{task}: score while training",
-        "Validation sequences, apart from those of the scores.",
-        Axis("optimizer steps", "count"),
-        Axis("score", "share"),
-        series,
     )
 
 
