@@ -7,6 +7,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from hybridsim.errors import HybridsimError, unknown
@@ -31,6 +32,7 @@ STOCK = {
     GRID: "GridSampler",
 }
 KINDS = (PATTERN, *STOCK)
+NEEDS = {"gp": "scipy", "cmaes": "cmaes"}  # packages that Optuna imports at the first proposal
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ def make_sampler(
         from search.list_sampler import ListSampler
 
         return _made(settings, functools.partial(ListSampler, space, seed=seed))
+    package = NEEDS.get(settings.kind)
+    if package is not None and find_spec(package) is None:
+        raise HybridsimError(f"sampler={settings.kind}: needs the package {package}")
     import optuna
 
     cls = getattr(optuna.samplers, STOCK[settings.kind])

@@ -119,11 +119,11 @@ def test_what_failed_or_runs_is_not_proposed_again() -> None:
 
 @pytest.mark.parametrize("name", option_names("sampler"))
 def test_every_shipped_sampler_searches(name: str) -> None:
-    space = space_of(tiny(4)) if name == "grid" else problem()
+    space = space_of(tiny(4)) if name in ("grid", "gp") else problem()
     sampler = make_sampler(parse_sampler(read_option("sampler", name)), 0, space=space)
     study = optuna.create_study(sampler=sampler, directions=["minimize", "minimize"])
     seen = set()
-    for _ in range(4 if name == "gp" else 12):
+    for _ in range(12):  # more than any sampler's random start
         trial = study.ask()
         candidate = space.suggest(trial)
         assert candidate in space
@@ -165,6 +165,12 @@ def test_grid_of_parameters() -> None:
 def test_a_wrong_sampler_is_one_line(settings: dict[str, object], message: str) -> None:
     with pytest.raises((SpecError, HybridsimError), match=message):
         make_sampler(parse_sampler(settings), 0, space=problem())
+
+
+def test_a_sampler_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.samplers.find_spec", lambda name: None)
+    with pytest.raises(HybridsimError, match="sampler=gp: needs the package scipy"):
+        make_sampler(SamplerSettings("gp"), 0)
 
 
 def test_patterns_need_a_space() -> None:

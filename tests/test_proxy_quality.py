@@ -1,0 +1,105 @@
+"""Qualities from proxy trainings: one training a twin, pooled errors, kept between runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from spaces import space_of
+
+from hybridsim.errors import HybridsimError
+from hybridsim.train.proxy import ProxySettings, load_proxy
+from hybridsim.train.quality import QualityProfile, score_of
+from search.candidate import Candidate
+from search.pareto import Z_90
+from search.proxy_quality import ProxyQuality
+
+# At four layers, as the quick proxy has, the first two have one twin and the last another.
+ALIKE = [Candidate("LLLF" * 6 + "LLF"), Candidate("LLLF" * 6 + "LLL")]
+OTHER = Candidate("LF" * 13 + "L")
+
+
+class FakeRun:
+    """Gives scores by the share of full layers of the twin's model, and counts trainings."""
+
+    trained: list[str] = []
+
+    def __init__(self, proxy: ProxySettings, **_: Any) -> None:
+        self.proxy = proxy
+
+    def train(self, specs: list[Any]) -> list[Any]:
+        made = []
+        for spec in specs:
+            FakeRun.trained.append(spec.layer_letters)
+            middle = spec.layer_letters.count("F") / 27
+            scores = {
+                "recall": score_of([middle, middle + 0.1, middle + 0.2], 0.0),
+                "language": score_of([None, None, None], 0.0),
+            }
+            made.append(SimpleNamespace(profile=QualityProfile(scores)))
+        return made
+
+
+@pytest.fixture
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeRun.trained = []
+    monkeypatch.setattr("hybridsim.train.run.ProxyRun", FakeRun)
+
+
+@pytest.mark.usefixtures("_fake")
+def test_candidates_with_one_twin_are_trained_once(tmp_path: Path) -> None:
+    quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
+    first, second, other = quality.scores([*ALIKE, OTHER], 0)
+    assert first == second != other
+    assert len(FakeRun.trained) == 2
+    # Another process finds what was trained in the folder.
+    again = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
+    assert again.scores([*ALIKE, OTHER], 0) == [first, second, other]
+    assert len(FakeRun.trained) == 2
+
+
+@pytest.mark.usefixtures("_fake")
+def test_intervals_are_of_the_pooled_spread(tmp_path: Path) -> None:
+    quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
+    for scores in quality.scores([ALIKE[0], OTHER], 0):
+        value = scores["recall"]
+        assert value.provenance == "proxy"
+        assert value.high - value.value == pytest.approx(Z_90 * 0.1 / 3**0.5)
+        # No training ended: nothing was learnt.
+        assert scores["language"].value == 0.0
+
+
+@pytest.mark.usefixtures("_fake")
+def test_another_length_is_another_training(tmp_path: Path) -> None:
+    quality = ProxyQuality(space_of(), ["quick", "standard"], tmp_path, "cpu")
+    assert set(quality.tasks) == set(load_proxy("quick").tasks) & set(load_proxy("standard").tasks)
+    quality.scores([OTHER], 0)
+    quality.scores([OTHER], 1)
+    assert len(FakeRun.trained) == 2
+
+
+@pytest.mark.parametrize(
+    ("proxies", "message"),
+    [([], "give the name of a proxy"), (["quik"], "proxy=quik: .*did you mean 'quick'")],
+)
+def test_a_proxy_that_is_not_there_is_one_line(
+    proxies: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(HybridsimError, match=message):
+        ProxyQuality(space_of(), proxies, tmp_path, "cpu")
+
+
+@pytest.mark.slow
+def test_real_trainings_score_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = load_proxy("quick")
+    training = replace(quick.training, steps=10, evaluate_every=5, curriculum_steps=0)
+    short = replace(quick.only(("recall",)), training=training, seeds=2)
+    monkeypatch.setattr("search.proxy_quality.load_proxy", lambda name: short)
+    quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
+    for scores in quality.scores([ALIKE[0], OTHER], 0):
+        assert set(scores) == {"recall"}
+        assert 0 <= scores["recall"].value <= 1
+        assert scores["recall"].low < scores["recall"].high
