@@ -32,7 +32,8 @@ STOCK = {
     GRID: "GridSampler",
 }
 KINDS = (PATTERN, *STOCK)
-NEEDS = {"gp": "scipy", "cmaes": "cmaes"}  # packages that Optuna imports at the first proposal
+# kind -> package that Optuna imports only at the first proposal
+NEEDS = {"gp": "scipy", "qmc": "scipy", "cmaes": "cmaes"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def make_sampler(
 
         return _made(settings, functools.partial(ListSampler, space, seed=seed))
     package = NEEDS.get(settings.kind)
-    if package is not None and find_spec(package) is None:
+    if package and find_spec(package) is None:
         raise HybridsimError(f"sampler={settings.kind}: needs the package {package}")
     import optuna
 

@@ -19,13 +19,16 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import TrialState
+from study_worker import CANDIDATES, DIRECTIONS, Grid
 
 from hybridsim.errors import HybridsimError
 from hybridsim.paths import CONF_DIR
-from search.samplers import KINDS, PATTERN
+from search.samplers import KINDS, PATTERN, make_sampler, parse_sampler
+from search.study import open_storage, open_study
 from search.sweep.record import Wanted, parse_wanted
 from search.sweep.space import OverrideSpace, identity, parse_space
-from search.worker import TrialFailedError
+from search.worker import TrialFailedError, Worker
 
 APP = Path(__file__).with_name("sweep_app.py")
 ROOT = Path(__file__).parents[1]
@@ -208,6 +211,38 @@ def test_ray_starts_workers(tmp_path: Path) -> None:
     assert sorted(trials(tmp_path)["x"]) == list(range(10))
 
 
-def test_every_sampler_of_optuna_is_an_option() -> None:
-    files = {OmegaConf.load(f).kind for f in (CONF_DIR / "sampler").glob("*.yaml")}
-    assert files >= set(KINDS) - {PATTERN, "qmc", "cmaes"}
+SAMPLERS = sorted(f.stem for f in (CONF_DIR / "sampler").glob("*.yaml") if f.stem != PATTERN)
+
+
+def test_every_sampler_is_an_option() -> None:
+    assert {*SAMPLERS, PATTERN} == set(KINDS)
+
+
+def test_a_sampler_without_its_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.samplers.find_spec", lambda name: None)
+    with pytest.raises(HybridsimError, match="sampler=cmaes: needs the package cmaes"):
+        make_sampler(parse_sampler({"kind": "cmaes"}), 0)
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "cmaes"])
+def test_every_sampler_proposes_for_workers(name: str, tmp_path: Path) -> None:
+    found = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "sampler" / f"{name}.yaml"))
+    settings = parse_sampler(found)
+    over = {"cell": IntDistribution(0, CANDIDATES - 1)}
+    sampler = make_sampler(settings, 0, distributions=over)
+    study = open_study("all", DIRECTIONS, sampler, open_storage(None, tmp_path))
+    Worker(study, Grid(), 15).run()
+    cells = [t.params["cell"] for t in study.trials if t.state == TrialState.COMPLETE]
+    assert len(cells) == len(set(cells)) == 15
+
+
+def test_cma_es_takes_one_objective(tmp_path: Path) -> None:
+    done = sweep(
+        tmp_path,
+        "x=interval(0,4)",
+        "wait_s=interval(0,0.001)",
+        "hydra/sweeper/sampler=cmaes",
+        "hydra.sweeper.n_trials=12",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(trials(tmp_path)) == 12
