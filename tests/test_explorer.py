@@ -152,7 +152,7 @@ def figures(serving: Serving, context: int, batch: int) -> dict[str, Any]:
         "weights_bytes": point["memory"]["weights_bytes"],
         "memory_bytes": point["memory"]["total_bytes"],
         "prefill_flops": point["prefill"]["flops"] // batch,
-        "largest_batch": serving._largest_batch_size(context),
+        "largest_batch": serving.largest_batch_size(context),
         "decode_s": point["decode"]["latency_s"],
         "prefill_s": point["prefill"]["latency_s"],
         "tokens_per_s": point["decode"]["tokens_per_s"],
