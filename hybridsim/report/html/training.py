@@ -11,6 +11,7 @@ from hybridsim.report.html.sections import Facts, Section
 from hybridsim.report.training import curve_figures, scores_figure
 from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
+from hybridsim.train.reliability import summary_line
 
 SCORE_COLUMNS = (
     Column("task", "task", "name"),
@@ -38,13 +39,20 @@ def section(run: Run) -> Section:
     twin = parse_spec(document["twin"])
     return Section(
         title=f"{document['spec']['name']}, trained as a proxy",
-        lead=("Scores are of held-out sequences; intervals are 95 % ones over seeds.",),
+        lead=(
+            "Scores are of held-out sequences; intervals are 95 % ones over seeds.",
+            _sentence(summary_line(document["proxy"]["name"])),
+        ),
         facts=_facts(document),
         pattern=twin.layer_letters,
         letters=used(twin),
         figures=(scores_figure(document["scores"]), *curve_figures(run.rows("curves"))),
         tables=tuple(table for table in _tables(document) if table.rows),
     )
+
+
+def _sentence(line: str) -> str:
+    return f"{line[0].upper()}{line[1:]}."
 
 
 def _facts(document: Record) -> Facts:
