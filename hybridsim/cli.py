@@ -16,7 +16,7 @@ from itertools import takewhile
 # command -> (module whose main() is a Hydra application, one line for --help)
 COMMANDS = {
     "describe": ("hybridsim.commands.describe", "Show a spec's layers, parameters and graph."),
-    "profile": ("hybridsim.commands.profile", "Cost a spec: FLOPs, cache, memory, modelled times."),
+    "profile": ("hybridsim.commands.profile", "Cost a spec: FLOPs, cache, memory, times."),
     "compare": ("hybridsim.commands.compare", "Set specs side by side: do the hybrids pay off?"),
     "claims": ("hybridsim.commands.claims", "Recompute what the literature claims."),
     "train": ("hybridsim.commands.train", "Score what a spec can do, by short trainings."),
