@@ -200,7 +200,8 @@ def storage_errors(shown: str) -> Iterator[None]:
 def _is_from_storage(error: Exception) -> bool:
     frames = traceback.walk_tb(error.__traceback__)
     modules = (frame.f_globals.get("__name__", "") for frame, _ in frames)
-    return any(name.startswith(("optuna.storages", "search.journal")) for name in modules)
+    homes = ("optuna.storages", "search.journal", "sqlalchemy")
+    return any(name.startswith(homes) for name in modules)
 
 
 def _file_error(shown: str, error: OSError) -> HybridsimError:
