@@ -1,4 +1,4 @@
-"""The trials of a search as flat rows: frontier, all candidates, published design."""
+"""The trials of a search as flat rows: frontier, all candidates, published designs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ KINDS = {"s": "seconds", "B": "bytes", "tokens/s": "count", "USD": "usd"}
 ENDS = ("", "_low", "_high", "_provenance")
 FRONT, PLAIN, TRIED = "frontier", "plain pattern", "tried"
 MAX_TRIALS = 4000  # on the page; the files have all
+# Where published hybrids have full attention: who, every so many layers, and which of them.
+CADENCES = (
+    ("3:1 as Qwen3-Next", 4, 3),
+    ("7:1 as MiniMax-M1", 8, 7),
+    ("7:1 as Jamba", 8, 4),
+    ("full as MiniMax-M2", 1, 0),
+)
 
 
 class StudyRows:
@@ -71,14 +78,27 @@ class StudyRows:
         return all(row.get(objective["name"]) is not None for objective in self.objectives)
 
     def published(self) -> list[Record]:
-        """Return the trial of the base's own pattern, as a reference."""
-        if self.base is None:
-            return []
+        """Return the trials of published designs: the base's own, and others' cadences."""
+        designs = self._designs()
         return [
-            {**row, "name": self.base.name}
+            {**row, "name": designs.pop(row["layers"])}
             for row in self.trials
-            if row["layers"] == self.base.layer_letters and not row["changes"]
-        ][:1]
+            if row["layers"] in designs and not row["changes"]
+        ]
+
+    def _designs(self) -> dict[str, str]:
+        """Return what published designs are called, by the base's pattern in their place."""
+        if self.base is None:
+            return {}
+        own = self.base.layer_letters
+        full = [letter for letter in dict.fromkeys(own) if self._full_layers(letter)]
+        cheap = [letter for letter in dict.fromkeys(own) if letter not in full]
+        found = {}
+        if len(full) == len(cheap) == 1:
+            for name, period, place in CADENCES:
+                letters = (full[0] if i % period == place else cheap[0] for i in range(len(own)))
+                found["".join(letters)] = name
+        return {**found, own: self.base.name}
 
     def thinned(self) -> list[Record]:
         """Return at most MAX_TRIALS, the frontier whole and the others evenly."""
