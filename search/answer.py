@@ -16,7 +16,7 @@ from search.evaluate import Evaluator
 from search.fidelity import arrays
 from search.gain import gains
 from search.importance import layer_importance
-from search.objectives import TRAINED, Value
+from search.objectives import QUALITY, TRAINED, Value
 from search.pareto import front_probability, non_dominated
 from search.quality import deviation
 from search.records import Tried, best_known
@@ -76,12 +76,24 @@ def answer(
 
 
 def with_advice(document: Document, space: Space) -> Document:
-    """Return the document with what to do: the recommended design, or the plain pattern."""
+    """Return the document with the plain pattern to use where the gain is not resolved.
+
+    Its ratio is that of the recommended design. Where not even the front's best and worst qualities
+    are told apart, the qualities recommend nothing: then it is the base's.
+    """
     if not document["gains"] or all(gain["resolved"] for gain in document["gains"]):
         return document
-    chosen = document["recommended"]
-    full = space.full_layers(space.base.layer_letters) if chosen is None else chosen["full_layers"]
+    chosen, base = document["recommended"], space.full_layers(space.base.layer_letters)
+    told_apart = chosen is not None and not _is_worst(chosen, document["frontier"])
+    full = chosen["full_layers"] if told_apart else base
     return {**document, "advice": f"use {plain_unit(space, full)}"}
+
+
+def _is_worst(chosen: Document, frontier: Sequence[Document]) -> bool:
+    """Whether a row has the least of the front's qualities, and is not alone."""
+    name = next(name for name in chosen["values"] if name.startswith(QUALITY))
+    scores = [row["values"][name]["value"] for row in frontier]
+    return len(scores) > 1 and chosen["values"][name]["value"] <= min(scores)
 
 
 def plain_unit(space: Space, full_layers: int) -> str:

@@ -9,13 +9,14 @@ import numpy as np
 
 from search.objectives import Objective
 from search.pareto import Array
+from search.quality import deviation
 from search.records import Tried, best_known
 from search.space import Space
 
 BOOTSTRAPS = 400
 RIDGE = 1.0
 SMOOTHING = 4.0  # weight of differences between neighbouring layers
-LEAST_TRIALS = 12
+LEAST_TRIALS_A_LAYER = 2  # candidates, below which nothing is said
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class Importance:
     Attributes:
         layer: from 1.
         effect: on the quality, against the mean layer, at an equal number of full layers.
-        low, high: its 90 % interval over bootstrap samples of the candidates.
+        low, high: its 90 % interval over bootstrap samples of the candidates, their qualities drawn
+            anew within their errors.
         tried: candidates with full attention there.
+        spared: candidates without.
     """
 
     layer: int
@@ -34,6 +37,7 @@ class Importance:
     low: float
     high: float
     tried: int
+    spared: int
 
 
 def layer_importance(
@@ -46,22 +50,34 @@ def layer_importance(
     takes for good more often: rarely tried ones have wide intervals.
     """
     known = best_known(found)
-    if len(known) < LEAST_TRIALS or not space.full_letters:
+    least = LEAST_TRIALS_A_LAYER * len(space.free)
+    if len(known) < least or not space.full_letters:
         return []
     full = np.array([[one.candidate.letters[i] in space.full_letters for i in space.free]
                      for one in known], dtype=float)  # fmt: skip
     better = np.array([-objective.sign * one.values[objective.name].value for one in known])
+    errors = np.array([deviation(one.values[objective.name]) for one in known])
     draw = np.random.default_rng(seed)
-    rows = [draw.integers(len(known), size=len(known)) for _ in range(BOOTSTRAPS)]
-    samples = np.array([_effects(full[r], better[r]) for r in rows])
+    samples = np.array([_resampled(full, better, errors, draw) for _ in range(BOOTSTRAPS)])
     low, high = np.quantile(samples, [0.05, 0.95], axis=0)
     effects = _effects(full, better)
     return [
         Importance(
-            layer + 1, float(effects[i]), float(low[i]), float(high[i]), int(full[:, i].sum())
+            layer=layer + 1,
+            effect=float(effects[i]),
+            low=float(low[i]),
+            high=float(high[i]),
+            tried=int(full[:, i].sum()),
+            spared=int((1 - full[:, i]).sum()),
         )
         for i, layer in enumerate(space.free)
     ]
+
+
+def _resampled(full: Array, better: Array, errors: Array, draw: np.random.Generator) -> Array:
+    rows = draw.integers(len(full), size=len(full))
+    noise = errors[rows] * draw.standard_normal(len(full))
+    return _effects(full[rows], better[rows] + noise)
 
 
 def _effects(full: Array, better: Array) -> Array:

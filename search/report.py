@@ -14,7 +14,7 @@ from hybridsim.report.units import bytes_text, decimal_text, seconds_text
 
 Document = dict[str, Any]
 
-STRONG = 0.5  # share of the largest effect from which on a layer is named
+LEAST_TRIED = 5  # candidates with, and without, full attention in a layer for a verdict on it
 
 
 def report(document: Document) -> RenderableType:
@@ -137,13 +137,20 @@ def _importance_parts(document: Document) -> list[RenderableType]:
             f"{row['effect']:+.4f}",
             f"[{row['low']:+.4f}, {row['high']:+.4f}]",
             str(row["tried"]),
-            "wants it" if row["low"] > 0 else "does not" if row["high"] < 0 else "",
+            _verdict(row),
         )
         for row in importance
     ]
     heads = ("layer", "effect", "90 %", "tried", "full attention")
     title = "Full attention in one layer, at an equal number of full layers"
     return [table(title, heads, rows)]
+
+
+def _verdict(row: Document) -> str:
+    """Return what an interval says; nothing of layers hardly tried, or hardly spared."""
+    if min(row["tried"], row["spared"]) < LEAST_TRIED:
+        return "hardly tried" if row["tried"] < LEAST_TRIED else "hardly spared"
+    return "wants it" if row["low"] > 0 else "does not" if row["high"] < 0 else ""
 
 
 def ledger_table(document: Document) -> Table:

@@ -21,6 +21,7 @@ from hybridsim.errors import HybridsimError
 from hybridsim.options import read_option
 from hybridsim.spec.parse import parse_spec
 from hybridsim.spec.schema import ModelSpec
+from search.answer import with_advice
 from search.candidate import Candidate, parse_key
 from search.engine import Engine
 from search.evaluate import Evaluator
@@ -171,7 +172,7 @@ def test_a_small_space_is_enumerated() -> None:
 
 def test_a_document_has_what_was_asked_for() -> None:
     search = open_one()
-    document = search.run(30, 4, baselines=True)
+    document = search.run(60, 4, baselines=True)
     search.write(document, pictures=True)
     assert document["schema"] == "hybridsim/search/1"
     assert [o["name"] for o in document["objectives"]] == ["decode_latency", "quality"]
@@ -294,6 +295,21 @@ def test_known_designs_follow_from_requirements(
         search = open_search(load_spec("kimi_linear"), given, seed, [])
         chosen = search.run(100, 4, baselines=False)["recommended"]
         assert fewest <= chosen["full_layers"] / 27 <= most, chosen["layers"]
+
+
+def test_advice_is_the_base_ratio_where_qualities_tell_nothing_apart() -> None:
+    space = space_of()
+
+    def row(trial: int, full: int, quality: float) -> dict[str, Any]:
+        values = {"decode_latency": {"value": float(full)}, "quality": {"value": quality}}
+        return {"trial": trial, "full_layers": full, "values": values}
+
+    worst, middle, best = row(0, 0, 0.5), row(1, 14, 0.7), row(2, 20, 0.9)
+    document = {"gains": [{"resolved": False}], "frontier": [worst, middle, best], "advice": None}
+    assert with_advice({**document, "recommended": worst}, space)["advice"] == "use LLLF"
+    assert with_advice({**document, "recommended": middle}, space)["advice"] == "use LF"
+    resolved = {**document, "gains": [{"resolved": True}], "recommended": worst}
+    assert with_advice(resolved, space)["advice"] is None
 
 
 def test_another_definition_is_refused() -> None:
