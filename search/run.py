@@ -25,7 +25,7 @@ from search.rebuild import spec_text
 from search.records import KEY, RECORD, Tried, record_of
 from search.reference import Box, study_box
 from search.results import write_results, write_trials
-from search.samplers import GRID, SamplerSettings, make_sampler, parse_sampler
+from search.samplers import GRID, SamplerSettings, make_sampler, parse_sampler, require_takes
 from search.space import Space
 from search.study import (
     file_errors,
@@ -125,8 +125,9 @@ class Search:
             log.info("%d candidates: every one is tried", self.space.size)
             settings = SamplerSettings(GRID)
         reference = self.box.reference.tolist()
-        sampler = make_sampler(settings, self._seed, space=self.space, reference=reference)
         directions = [o.direction for o in self.evaluator.objectives]
+        require_takes(settings, len(directions))
+        sampler = make_sampler(settings, self._seed, space=self.space, reference=reference)
         return open_study(self.name, directions, sampler, self._storage, self._shown)
 
     def run(

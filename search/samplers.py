@@ -34,6 +34,7 @@ STOCK = {
 KINDS = (PATTERN, *STOCK)
 # kind -> package that Optuna imports only at the first proposal
 NEEDS = {"gp": "scipy", "qmc": "scipy", "cmaes": "cmaes"}
+SINGLE_OBJECTIVE = ("cmaes",)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,14 @@ def make_sampler(
         fixed["search_space"] = grid(distributions or {})
     _check_options(settings, cls, set(fixed))
     return _made(settings, functools.partial(cls, **fixed))
+
+
+def require_takes(settings: SamplerSettings, num_objectives: int) -> None:
+    """Raise HybridsimError for a sampler that cannot search for so many objectives."""
+    if settings.kind in SINGLE_OBJECTIVE and num_objectives > 1:
+        raise HybridsimError(
+            f"sampler={settings.kind}: takes one objective, not {num_objectives}; choose tpe"
+        )
 
 
 def _check_options(settings: SamplerSettings, cls: Any, fixed: set[str]) -> None:

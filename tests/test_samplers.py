@@ -17,7 +17,14 @@ from hybridsim.options import option_names, read_option
 from search.candidate import Candidate
 from search.landscape import Landscape, exact_front, position_weights
 from search.pareto import hypervolume, non_dominated
-from search.samplers import KINDS, SamplerSettings, grid, make_sampler, parse_sampler
+from search.samplers import (
+    KINDS,
+    SINGLE_OBJECTIVE,
+    SamplerSettings,
+    grid,
+    make_sampler,
+    parse_sampler,
+)
 from search.space import Space
 
 FRONT = Path(__file__).parent / "facts" / "placement_front.json"
@@ -121,14 +128,16 @@ def test_what_failed_or_runs_is_not_proposed_again() -> None:
 def test_every_shipped_sampler_searches(name: str) -> None:
     space = space_of(tiny(4)) if name in ("grid", "gp") else problem()
     sampler = make_sampler(parse_sampler(read_option("sampler", name)), 0, space=space)
-    study = optuna.create_study(sampler=sampler, directions=["minimize", "minimize"])
+    values = [1.0] if name in SINGLE_OBJECTIVE else [1.0, 1.0]
+    study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(values))
     seen = set()
     for _ in range(12):  # more than any sampler's random start
         trial = study.ask()
         candidate = space.suggest(trial)
         assert candidate in space
         seen.add(candidate)
-        study.tell(trial, [float(candidate.letters.count("F")), 1.0])
+        values[0] = float(candidate.letters.count("F"))
+        study.tell(trial, values)
     assert len(seen) > 1
     if name == "grid":
         assert len(seen) == 12

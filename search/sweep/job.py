@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial
 from hybridsim.commands.task import failure_of
 from hybridsim.errors import HybridsimError
 from search.liveness import FAILURE, Patience
-from search.samplers import SamplerSettings, make_sampler
+from search.samplers import SamplerSettings, make_sampler, require_takes
 from search.study import open_storage, open_study, shown_storage, storage_errors
 from search.sweep.record import Wanted
 from search.sweep.space import OverrideSpace
@@ -66,6 +66,7 @@ class Plan:
             HybridsimError: the storage fails, or the sampler cannot be made.
         """
         seed = None if self.seed is None else self.seed + worker
+        require_takes(self.sampler, len(self.wanted.directions))
         sampler = make_sampler(self.sampler, seed, distributions=self.space.distributions)
         storage = open_storage(self.storage, self.folder)
         return open_study(self.study, self.wanted.directions, sampler, storage, self.shown)
