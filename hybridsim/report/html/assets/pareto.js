@@ -62,7 +62,8 @@ class Pareto {
     for (const point of front) this.mark(point, 0, { fill: COLOURS[0], stroke: "#fff", "stroke-width": 0.8, opacity: 0.35 + 0.65 * (point.row.probability ?? 1) }, 5);
     for (const point of published) {
       this.mark(point, 2, { fill: COLOURS[5], stroke: "#fff" }, 6);
-      plot.drawing.append(svg("text", { x: this.at(point)[0] + 8, y: this.at(point)[1] - 7, "font-size": 11 }, point.row.name));
+      const [px, py] = this.at(point), inwards = px > 0.75 * width; // a name at the right edge stands left of its mark
+      plot.drawing.append(svg("text", { x: px + (inwards ? -8 : 8), y: py - 7, "font-size": 11, "text-anchor": inwards ? "end" : "start" }, point.row.name));
     }
     this.points = [...front, ...published, ...faded];
     this.order = front.sort((a, b) => a.x - b.x);
