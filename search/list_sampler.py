@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
-
-from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
+from typing import TYPE_CHECKING
 
 from hybridsim.errors import HybridsimError
-from search.decoded import Decoded
+from search.candidate import Candidate
+from search.space_sampler import SpaceSampler
 
 if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
+    from optuna.study import StudyDirection
+    from optuna.trial import FrozenTrial
 
     from search.space import Space
 
 MAX_LISTED = 1_000_000
 
 
-class ListSampler(BaseSampler):
+class ListSampler(SpaceSampler):
     """Proposes what no earlier trial was of, until the space ends.
 
     Args:
@@ -37,28 +36,13 @@ class ListSampler(BaseSampler):
                 f"sampler=grid: the space has {space.size:,} candidates;"
                 f" at most {MAX_LISTED:,} can be listed"
             )
-        self._space, self._decoded = space, Decoded(space)
+        super().__init__(space)
         self._candidates = list(space.candidates())
         Random(seed).shuffle(self._candidates)
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return dict(self._space.distributions())
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        seen = set(self._decoded.by_trial(others).values())
+    def _proposed(
+        self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
+    ) -> Candidate:
+        seen = set(self._decoded.by_trial(trials).values())
         unseen = (c for c in self._candidates if c not in seen)
-        return self._space.encoding.encode(next(unseen, self._candidates[0]))
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        raise ValueError(f"parameter {param_name} is not one of the space's")
+        return next(unseen, self._candidates[0])

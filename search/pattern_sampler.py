@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.candidate import Candidate
-from search.decoded import Decoded
 from search.designs import designs
 from search.moves import mutated
 from search.pareto import Array, improvements, non_dominated
+from search.space_sampler import SpaceSampler
 from search.surrogate import Features, Surrogate
 
 if TYPE_CHECKING:
-    from optuna import Study
-    from optuna.distributions import BaseDistribution
-
     from search.space import Space
 
 OPTIMISM = (0.0, 0.5, 1.0, 2.0)  # standard deviations that a proposal takes off the mean
 PARENTS = 8  # children that have children of their own
 
 
-class PatternSampler(BaseSampler):
+class PatternSampler(SpaceSampler):
     """Designs first, then candidates near the front that a surrogate finds most promising.
 
     Each proposal after the designs: some hundred unseen candidates are made from those on the front
@@ -57,7 +53,7 @@ class PatternSampler(BaseSampler):
         use_surrogate: bool = True,
         reference: Sequence[float] | None = None,
     ) -> None:
-        self._space = space
+        super().__init__(space)
         self._draw, self._numbers = Random(seed), np.random.default_rng(seed)
         every = designs(space)
         self._designs, self._later = every[:num_designs], every[num_designs:]
@@ -66,32 +62,11 @@ class PatternSampler(BaseSampler):
         self._features = Features(space)
         self._surrogate = Surrogate(self._features.weights)
         self._feature_rows: dict[Candidate, Array] = {}
-        self._decoded = Decoded(space)
 
     def reseed_rng(self) -> None:
         self._draw, self._numbers = Random(), np.random.default_rng()
 
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return dict(self._space.distributions())
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        return self._space.encoding.encode(self._propose(others, study.directions))
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        raise ValueError(f"parameter {param_name} is not one of the space's")
-
-    def _propose(
+    def _proposed(
         self, trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
     ) -> Candidate:
         by_trial = self._decoded.by_trial(trials)

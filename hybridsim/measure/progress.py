@@ -7,39 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from hybridsim.measure.plan import Task
 from hybridsim.measure.store import OK, Row
-
-LINE_EVERY_S = 15.0
-
-
-def _bar(title: str) -> Progress:
-    """Return a bar on standard error, which shows nothing where that is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn(title),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
+from hybridsim.progress import LongWork, new_bar
 
 
 @contextmanager
@@ -47,7 +18,7 @@ def compile_progress() -> Iterator[Callable[[int, int], None]]:
     """Yield what shows how many kernels are compiled, of how many so far."""
     began = time.monotonic()
     last = [0, 0]
-    with _bar("compiling kernels") as bar:
+    with new_bar("compiling kernels") as bar:
         shown = bar.add_task("", total=None)
 
         def told(compiled: int, known: int) -> None:
@@ -60,27 +31,13 @@ def compile_progress() -> Iterator[Callable[[int, int], None]]:
         print(f"{last[0]} of {last[1]} kernels compiled in {seconds:.0f} s", file=sys.stderr)
 
 
-class MeasureProgress:
+class MeasureProgress(LongWork):
     """Shows tasks as they are done, on standard error."""
 
     def __init__(self, total: int) -> None:
+        super().__init__(new_bar("measuring"), total=total)
         self.total = total
         self.counts: Counter[str] = Counter()
-        self._began = self._last = time.monotonic()
-        self._bar = _bar("measuring")
-        self._task = self._bar.add_task("", total=total)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def done(self, task: Task, row: Row) -> None:
         """Show a finished task."""
@@ -88,11 +45,10 @@ class MeasureProgress:
         text = f"{row.part} {row.phase} batch {row.batch} context {row.context}: {_result(row)}"
         self._bar.update(self._task, advance=1, description=text)
         now = time.monotonic()
-        if self._bar.disable and (now - self._last > LINE_EVERY_S or row.status != OK):
-            self._last = now
+        if self._is_due(now) or (self._bar.disable and row.status != OK):
             count = self.counts.total()
             left = (now - self._began) / count * (self.total - count)
-            print(f"{count}/{self.total}, about {left:.0f} s left; {text}", file=sys.stderr)
+            self._print(f"{count}/{self.total}, about {left:.0f} s left; {text}", now)
 
 
 def _result(row: Row) -> str:
