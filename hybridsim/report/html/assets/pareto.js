@@ -95,8 +95,10 @@ class Pareto {
     const { across, up, drawing } = this.plot, { x: xName, y: yName } = this.state;
     const known = (name) => Number.isFinite(row[`${name}_low`]) && Number.isFinite(row[`${name}_high`]);
     const line = (d) => drawing.append(svg("path", { d, stroke: COLOURS[0], opacity: 0.45, "stroke-width": 1.5 }));
-    if (known(xName) && !(across.axis.log && row[`${xName}_low`] <= 0)) line(`M${across.at(row[`${xName}_low`])} ${up.at(y)}H${across.at(row[`${xName}_high`])}`);
-    if (known(yName) && !(up.axis.log && row[`${yName}_low`] <= 0)) line(`M${across.at(x)} ${up.at(row[`${yName}_low`])}V${up.at(row[`${yName}_high`])}`);
+    // An interval may leave the plot, whose extent is that of the values: it is cut there.
+    const ends = (scale, name) => ["low", "high"].map((end) => scale.at(Math.min(Math.max(row[`${name}_${end}`], scale.domain[0]), scale.domain[1])));
+    if (known(xName)) { const [low, high] = ends(across, xName); line(`M${low} ${up.at(y)}H${high}`); }
+    if (known(yName)) { const [low, high] = ends(up, yName); line(`M${across.at(x)} ${low}V${high}`); }
   }
 
   legend(front, all) {
