@@ -55,6 +55,15 @@ def members(name: str = "kimi_linear_tiny", seeds: int = 2, rate: float = 0.01) 
     return [Member(twin, seed, (rate,) * twin.num_layers) for seed in range(seeds)]
 
 
+@torch.no_grad()
+def trained_a_little(population: Population) -> Population:
+    """Return the population with outputs of layers that are no longer zero."""
+    for parameter in population.parameters.values():
+        own = parameter[0]
+        parameter += 0.1 * torch.arange(own.numel(), device=own.device).cos().view_as(own)
+    return population
+
+
 def trainer(given: list[Member], path: Path | None = None, **training: float) -> Trainer:
     return Trainer(
         given, TINY.task("recall"), name="recall", training=replace(TINY.training, **training),
@@ -131,7 +140,7 @@ def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
     tokens = torch.randint(32, (2, 3, 21))
     found = {}
     for batching in (LOOP, VMAP):
-        population = Population(given, 4, "cpu", batching)
+        population = trained_a_little(Population(given, 4, "cpu", batching))
         hidden = population.hidden(tokens)
         gradients = torch.autograd.grad(
             hidden.pow(4).sum(), list(population.parameters.values()), materialize_grads=True
@@ -147,7 +156,28 @@ def test_models_of_different_patterns_do_not_mix() -> None:
     mixed = Population([alike[0], Member(other, 0, (0.01, 0.01)), alike[1]], 4, "cpu")
     alone = Population(alike, 4, "cpu")
     tokens = torch.randint(32, (1, 2, 16)).expand(3, 2, 16)
-    torch.testing.assert_close(mixed.hidden(tokens)[[0, 2]], alone.hidden(tokens[:2]))
+    found = trained_a_little(mixed).hidden(tokens)[[0, 2]]
+    torch.testing.assert_close(found, trained_a_little(alone).hidden(tokens[:2]))
+
+
+@pytest.mark.parametrize("batching", [LOOP, VMAP])
+def test_layers_alike_are_one_group_whatever_their_letters(batching: str) -> None:
+    (theirs, other) = members("kimi_linear_tiny")
+    renamed = {"L": "K", "F": "A"}
+    twin = replace(
+        other.spec,
+        layer_pattern="".join(renamed[letter] for letter in other.spec.layer_letters),
+        mixers={renamed[letter]: mixer for letter, mixer in other.spec.mixers.items()},
+    )
+    together = Population([theirs, replace(other, spec=twin)], 4, "cpu", batching)
+    assert [len(groups) for groups in together.groups] == [1, 1]
+    alike = Population([theirs, other], 4, "cpu", batching)
+    tokens = torch.randint(32, (2, 2, 16))
+    found = trained_a_little(together).hidden(tokens)
+    torch.testing.assert_close(found, trained_a_little(alike).hidden(tokens))
+    kept = Population([replace(other, spec=twin)], 4, "cpu", batching)
+    ours = kept.picked(together, together.parameters, [1])
+    assert set(ours) == set(kept.parameters)
 
 
 @pytest.mark.parametrize("muon", [False, True])

@@ -14,12 +14,12 @@ from typing import Any, final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from hybridsim.components import NormSettings
 from hybridsim.kernels.choice import forcing
-from hybridsim.model.model import HybridLayer
+from hybridsim.model.model import HybridLayer, HybridLM
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.train.twin import build_twin
 
@@ -100,7 +100,9 @@ class Population:
 
     def _build(self) -> None:
         """Build every model by itself, as `build_model` does, and stack what they have alike."""
-        models = [build_twin(m.spec, m.seed, self.conv_size) for m in self.members]
+        models = [
+            _without_letters(build_twin(m.spec, m.seed, self.conv_size)) for m in self.members
+        ]
         everyone = list(range(len(models)))
         self._add("embed", [m.embed.weight for m in models], everyone)
         self._add("norm", [m.norm.weight for m in models], everyone)
@@ -220,6 +222,16 @@ class Population:
             for i in range(len(group.models))
         ]
         return torch.stack(each)
+
+
+def _without_letters(model: HybridLM) -> HybridLM:
+    """Return the model with each layer's mixers named by place: specs may name the same apart."""
+    for layer in model.layers:
+        assert isinstance(layer, HybridLayer)
+        mixers = [mixer for _, mixer in layer.named_mixers()]
+        if mixers:
+            layer.mixers = nn.ModuleDict({str(place): m for place, m in enumerate(mixers)})
+    return model
 
 
 def _layer_key(spec: ModelSpec, layer: int) -> Any:
