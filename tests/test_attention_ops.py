@@ -8,6 +8,7 @@ from closeness import assert_close
 from torch import Tensor
 
 from hybridsim.mixers.block_sparse.ops import block_attention, block_scores, select_blocks
+from hybridsim.mixers.sparse_mla import ops
 from hybridsim.mixers.sparse_mla.ops import (
     index_scores,
     select_by_key,
@@ -133,6 +134,16 @@ def test_selection_by_key_is_selection_by_sort(topk: int) -> None:
     scores = scores.masked_fill(~causal(25, 40)[:, :, 0], -torch.inf)
     wanted = select_tokens(scores, topk).sort(-1).values
     assert torch.equal(select_by_key(scores, topk).sort(-1).values, wanted)
+
+
+def test_a_gpu_selects_under_vmap_what_it_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = torch.randint(-3, 4, (2, 3, 25, 40)).float()
+    wanted = torch.stack([select_tokens(x, 7).sort(-1).values for x in scores])
+    monkeypatch.setattr(ops, "on_gpu", lambda tensor: True)
+    # Without a batching rule in torch 2.11, which is the oldest that we run on:
+    monkeypatch.delattr(ops, "select_by_key")
+    found = torch.func.vmap(lambda x: select_tokens(x, 7))(scores)
+    assert torch.equal(found.sort(-1).values, wanted)
 
 
 @pytest.mark.parametrize("new", [1, 70])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hybridsim.kernels.choice import choose, on_gpu
 from hybridsim.nn.attention import visible_tokens
-from hybridsim.nn.library import operator
+from hybridsim.nn.library import is_batched, operator
 from hybridsim.nn.precision import wide
 from hybridsim.nn.quantize import dequantize
 
@@ -80,7 +80,8 @@ def select_tokens(scores: Float[Tensor, "B T S"], topk: int) -> Int[Tensor, "B T
     Scores of exactly zero are common after the ReLU; among equals the earlier token is taken, so
     that a cached pass selects what a full one does. (topk leaves the order of equals open.)
     """
-    if on_gpu(scores) and scores.dtype == torch.float32:
+    # (Under vmap torch 2.11 cannot read bits as integers.)
+    if on_gpu(scores) and scores.dtype == torch.float32 and not is_batched(scores):
         return select_by_key(scores, topk)
     values, tokens = scores.sort(dim=-1, descending=True, stable=True)
     values, tokens = values[..., :topk], tokens[..., :topk]
