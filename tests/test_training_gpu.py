@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import TINY, VARIED, members
+from test_training import TINY, VARIED, members, trained_a_little
 
 from hybridsim.spec.load import load_spec
+from hybridsim.train.data import gathered
 from hybridsim.train.population import LOOP, VMAP, Population
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.step import EAGER_STEPS, CapturedStep, PopulationStep
@@ -20,7 +21,7 @@ def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
     tokens = torch.randint(32, (2, 3, 21), device="cuda")
     found = {}
     for batching in (LOOP, VMAP):
-        population = Population(members(name), 4, "cuda", batching)
+        population = trained_a_little(Population(members(name), 4, "cuda", batching))
         hidden = population.hidden(tokens)
         parameters = list(population.parameters.values())
         gradients = torch.autograd.grad(hidden.pow(4).sum(), parameters, materialize_grads=True)
@@ -38,8 +39,7 @@ def test_a_captured_step_trains_as_an_eager_one(name: str) -> None:
         rows = []
         for number in range(EAGER_STEPS + 4):
             batch = task.sample(0, number, 4, "cuda")
-            positions = (batch.targets >= 0).to(torch.uint8).argsort(-1, True, True)[:, :8]
-            targets = batch.targets.gather(1, positions)
+            positions, targets = gathered(batch.targets, 8)
             taken(*(x.expand(2, *x.shape).contiguous() for x in (batch.tokens, positions, targets)))
             rows.append(step.losses.clone())
         losses[captured] = torch.stack(rows)
