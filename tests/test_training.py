@@ -31,6 +31,7 @@ from hybridsim.train.quality import (
 )
 from hybridsim.train.ranks import kendall_tau, spearman
 from hybridsim.train.rates import Rate, best_rate, layer_rates
+from hybridsim.train.reliability import summary_line
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.scale import full_pattern, scale_spec
 from hybridsim.train.step import PopulationStep
@@ -403,6 +404,7 @@ def test_a_killed_command_goes_on_on_the_same_curve(tmp_path: Path) -> None:
     run = {"capture_output": True, "text": True, "env": environment, "check": True}
     document = json.loads(subprocess.run(command(*whole), **run).stdout)  # type: ignore[call-overload]
     assert document["schema"] == "hybridsim/train/1"
+    assert document["reliability"] == summary_line("quick")
     with subprocess.Popen(command(*cut), stdout=subprocess.DEVNULL, env=environment) as process:
         checkpoints = tmp_path / "cut" / "checkpoints"
         while not list(checkpoints.glob("*.pt")) and process.poll() is None:

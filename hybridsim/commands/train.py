@@ -113,10 +113,9 @@ def _show(document: dict[str, Any], run: ProxyRun, chosen: str, folder: Path) ->
         from hybridsim.report.tables import print_report
         from hybridsim.report.training import train_report
         from hybridsim.train.record import ledger_lines
-        from hybridsim.train.reliability import summary_line
 
-        line = summary_line(run.proxy.name)
-        print_report(train_report(document, ledger_lines(run.ledger), line))
+        lines = ledger_lines(run.ledger)
+        print_report(train_report(document, lines, document["reliability"]))
         log.info("written to %s", folder)
     if all(score is None for score in document["scores"].values()):
         raise HybridsimError(f"all trainings failed: {document['failures'][0]['cause']}")

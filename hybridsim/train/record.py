@@ -10,6 +10,7 @@ from hybridsim.fields import settings_dict
 from hybridsim.origin import git_revision, host, versions
 from hybridsim.spec.parse import spec_dict
 from hybridsim.train.proxy import ProxySettings
+from hybridsim.train.reliability import summary_line
 from hybridsim.train.run import Ledger, ProxyRun, Trained, device_title
 
 SCHEMA = "hybridsim/train/1"
@@ -43,6 +44,7 @@ def train_record(
         "proxy": proxy_record(run.proxy),
         "scores": scores,
         "summary": trained.profile.summary(weights).document(),
+        "reliability": summary_line(run.proxy.name),
         "device": device_title(run.device),
         "wall_s": wall_s,
         "failures": failures(trained),
