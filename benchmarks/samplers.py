@@ -32,7 +32,15 @@ from hybridsim.spec.parse import parse_spec
 from hybridsim.workload import parse_workload
 from search.candidate import Candidate
 from search.designs import ladder, periodic
-from search.landscape import FULL_BYTES, LINEAR_BYTES, Landscape, exact_front
+from search.landscape import (
+    FULL_BYTES,
+    LINEAR_BYTES,
+    Landscape,
+    Pairs,
+    PlacementProblem,
+    Rugged,
+    exact_front,
+)
 from search.moves import mutated
 from search.pareto import Array, hypervolume, non_dominated
 from search.samplers import SamplerSettings, make_sampler
@@ -91,7 +99,7 @@ class Problem:
 
     name: str
     space: Space
-    landscape: Landscape
+    landscape: PlacementProblem
     noise: float = 0.0
     three: bool = False
 
@@ -132,6 +140,8 @@ def problems() -> list[Problem]:
         Problem("noise 0.02", two, Landscape(), noise=0.02),
         Problem("three objectives", two, Landscape(), three=True),
         Problem("48 layers, 4 mixers", four, many),
+        Problem("pairs", two, Pairs()),
+        Problem("rugged", two, Rugged()),
     ]
 
 
@@ -190,7 +200,7 @@ def reached(problem: Problem, found: Run, count: int) -> float:
 
 def best_known(problem: Problem, runs: Iterable[Run]) -> float:
     """Return the hypervolume of the exact front, or of the best one known."""
-    if len(problem.landscape.weights) == 24 and not problem.three:
+    if problem.landscape.num_layers == 24 and not problem.three:
         return hypervolume(exact_front(problem.landscape, 24), problem.reference)
     known = [c for one in runs for c in one.candidates]
     known += [*ladder(problem.space), *periodic(problem.space)]

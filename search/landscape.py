@@ -1,6 +1,6 @@
-"""A placement problem whose exact optimum is known, to compare samplers on. No torch.
+"""Placement problems whose exact optimum is known, to compare samplers on. No torch.
 
-Both are minimised, for b in {0, 1}^N (1 is full attention), n = sum(b):
+`Landscape`: both are minimised, for b in {0, 1}^N (1 is full attention), n = sum(b):
 
     f1 = GiB of cache at 128k tokens: 2 heads of 128 in bf16 a full layer, 32 states of 128 x 128 in
          fp32 a linear one
@@ -14,10 +14,20 @@ Kimi Linear reports (arXiv 2510.26692, table 1). The shape is ours; it is not a 
 
 With more mixers than two, a layer of mixer j counts `strengths[j]` instead of 1 in w.b and in n/N,
 and is linear where its strength is below 1/2.
+
+Two others of the same f1 have other shapes, so that no sampler is made for the first one alone:
+
+    Pairs:   f2 = 1 / (1 + 12 P) + 0.15 (n / N)^2, P = sum over i < j of a(j - i) b_i b_j / N,
+             a(d) = exp(-((d - 8) / 3)^2): one full layer alone is worth nothing, two as far apart
+             as fits are (stretched to other depths); where they stand does not matter
+    Rugged:  f2 = exp(-4 w.b) + sum over i < j of J_ij b_i b_j + 0.15 (n / N)^2, w of independent
+             exponential draws, sum 1, and J of normal ones, standard deviation 0.02: a layer tells
+             nothing of its neighbours, and pairs matter either way
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +39,7 @@ GIB = 1 << 30
 CONTEXT = 131_072
 FULL_BYTES = 2 * 2 * 128 * 2 * CONTEXT
 LINEAR_BYTES = 32 * 128 * 128 * 4
+RUGGED_SEED = 11
 
 
 def position_weights(num_layers: int = 24) -> Array:
@@ -38,12 +49,12 @@ def position_weights(num_layers: int = 24) -> Array:
     return np.asarray(raw / raw.sum())
 
 
-class Landscape:
-    """The problem for one depth and set of mixers.
+class PlacementProblem(ABC):
+    """Cache against loss, for one depth and set of mixers.
 
     Args:
         num_layers: N.
-        strengths: of each mixer, by its index; (0, 1) is the problem above.
+        strengths: of each mixer, by its index; (0, 1) is linear and full attention.
         mixer_bytes: cache of a layer of each mixer.
     """
 
@@ -53,14 +64,14 @@ class Landscape:
         strengths: Sequence[float] = (0.0, 1.0),
         mixer_bytes: Sequence[float] = (LINEAR_BYTES, FULL_BYTES),
     ) -> None:
-        self.weights = position_weights(num_layers)
+        self.num_layers = num_layers
         self.strengths = np.array(strengths, dtype=float)
         self.mixer_bytes = np.array(mixer_bytes, dtype=float)
 
     @property
     def reference(self) -> Array:
         """The hypervolume's reference point."""
-        return np.array([1.0001 * len(self.weights) * self.mixer_bytes.max() / GIB, 3.0])
+        return np.array([1.0001 * self.num_layers * self.mixer_bytes.max() / GIB, 3.0])
 
     def values(self, mixers: Array) -> Array:
         """Return f1 and f2.
@@ -73,11 +84,44 @@ class Landscape:
         """
         strength = self.strengths[mixers]  # [placements, layers]
         cache = self.mixer_bytes[mixers].sum(axis=1) / GIB
-        full = strength >= 0.5
-        share = strength.mean(axis=1)
-        loss = np.exp(-6 * strength @ self.weights) + 0.15 * share**2
-        loss += 0.01 * (full[:, 1:] & full[:, :-1]).sum(axis=1) + 0.004 * _long_runs(~full)
+        loss = self.loss(strength) + 0.15 * strength.mean(axis=1) ** 2
         return np.stack([cache, loss], axis=1)
+
+    @abstractmethod
+    def loss(self, strength: Array) -> Array:
+        """Return f2 without its last term, [placements], of the layers' strengths."""
+
+
+class Landscape(PlacementProblem):
+    """Smooth and nearly additive: the first problem above."""
+
+    def loss(self, strength: Array) -> Array:
+        full = strength >= 0.5
+        loss = np.exp(-6 * strength @ position_weights(self.num_layers))
+        loss += 0.01 * (full[:, 1:] & full[:, :-1]).sum(axis=1) + 0.004 * _long_runs(~full)
+        return np.asarray(loss)
+
+
+class Pairs(PlacementProblem):
+    """Nothing is additive: full layers count in pairs."""
+
+    def loss(self, strength: Array) -> Array:
+        at = np.arange(self.num_layers) * 23 / max(1, self.num_layers - 1)
+        distance = at[None] - at[:, None]
+        weight = np.where(distance > 0, np.exp(-(((distance - 8) / 3) ** 2)), 0.0)
+        pairs = ((strength @ weight) * strength).sum(axis=1) / self.num_layers
+        return np.asarray(1 / (1 + 12 * pairs))
+
+
+class Rugged(PlacementProblem):
+    """Nothing is smooth: places and pairs are drawn at random, always the same."""
+
+    def loss(self, strength: Array) -> Array:
+        draw = np.random.default_rng(RUGGED_SEED)
+        weights = draw.exponential(size=self.num_layers)
+        pairs = np.triu(0.02 * draw.standard_normal((self.num_layers, self.num_layers)), 1)
+        loss = np.exp(-4 * strength @ weights / weights.sum())
+        return np.asarray(loss + ((strength @ pairs) * strength).sum(axis=1))
 
 
 def _long_runs(linear: Array) -> Array:
@@ -93,7 +137,7 @@ def _long_runs(linear: Array) -> Array:
     return total
 
 
-def exact_front(landscape: Landscape, num_layers: int = 24, chunk: int = 1 << 18) -> Array:
+def exact_front(landscape: PlacementProblem, num_layers: int = 24, chunk: int = 1 << 18) -> Array:
     """Return the front over all placements of two mixers, by trying every one.
 
     Returns:
