@@ -4,7 +4,7 @@
         [--seeds 5] [--output docs/records/samplers.json]
 
 Optuna's samplers have the feasible encoding of search/encoding.py and, as `bits`, one parameter a
-layer. The problem is that of search/landscape.py; the exact front of two mixers in 24 layers is
+layer. The problems are those of search/landscape.py; the exact front of two mixers in 24 layers is
 found by trying all 2^24. At 48 layers of 4 mixers the reference is the best front known: all
 candidates of all runs, and a long evolutionary run.
 """
@@ -48,7 +48,7 @@ from search.settings import Constraints, SpaceSettings
 from search.space import Serve, Space
 
 CHECKPOINTS = (25, 50, 100, 200)
-LONG_RUN = 20_000
+LONG_RUN = 200_000
 WINDOW_BYTES = FULL_BYTES / 32  # of a window of 4,096 tokens
 STATE_BYTES = 4 * LINEAR_BYTES
 
@@ -251,7 +251,7 @@ def compare(problem: Problem, chosen: list[str], trials: int, seeds: int) -> dic
     runs: dict[str, list[Run]] = {}
     for label, settings, per_layer in samplers(chosen):
         suggest = bits(problem.space) if per_layer else problem.space.suggest
-        count = min(seeds, 2) if settings.kind == "gp" else seeds
+        count = min(seeds, 3) if settings.kind == "gp" else seeds
         for seed in range(count):
             sampler = make_sampler(
                 settings, seed, space=problem.space, reference=problem.reference.tolist()

@@ -34,6 +34,14 @@ class Limits:
         full = base if twin is None else ModelCosts.of(build_graph(twin))
         self._parameters = base.parameters
         self._twin_cache_bytes = full.cache_bytes(context, dtypes)
+        limits = space.settings.constraints
+        sizes = (
+            limits.parameters_within,
+            limits.active_parameters_within,
+            limits.cache_bytes_max,
+            limits.cache_share_max,
+        )
+        self._limits_sizes = limits.fits or any(limit is not None for limit in sizes)
         self.refused: Counter[str] = Counter()
 
     def allow(self, options: tuple[int, ...], counts: Counts) -> bool:
@@ -59,8 +67,9 @@ class Limits:
             yield f"full_layers_min={settings.full_layers_min}"
         if settings.full_layers_max is not None and full > settings.full_layers_max:
             yield f"full_layers_max={settings.full_layers_max}"
-        yield from self._broken_sizes(space.costs(options).model_costs(counts))
         limits = settings.constraints
+        if self._limits_sizes:  # costing a class takes its time, and there may be many
+            yield from self._broken_sizes(space.costs(options).model_costs(counts))
         if limits.ttft_s_max is not None or limits.tpot_s_max is not None:
             yield from self._broken_times(space.costs(options).serving(counts))
 

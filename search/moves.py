@@ -1,4 +1,4 @@
-"""Small changes of a candidate: swap, shift, ratio, rotation, option. No torch."""
+"""Small changes of a candidate: swap, shift, ratio, rotation, paint, option. No torch."""
 
 from __future__ import annotations
 
@@ -52,12 +52,24 @@ def rotate(letters: list[str], known: str, draw: Random) -> None:
     letters[:] = letters[-reach:] + letters[:-reach]
 
 
+def paint(letters: list[str], known: str, draw: Random) -> None:
+    """Give all layers of one letter within a stretch of up to a quarter another one."""
+    start = draw.randrange(len(letters))
+    end = start + draw.randint(2, max(2, len(letters) // 4))
+    old = letters[start]
+    others = [letter for letter in known if letter != old]
+    if others:
+        new = draw.choice(others)
+        letters[start:end] = [new if letter == old else letter for letter in letters[start:end]]
+
+
 # move -> how often, relative to the others
 MOVES: dict[Callable[[list[str], str, Random], None], int] = {
     swap: 2,
     shift: 3,
     ratio: 4,
     rotate: 1,
+    paint: 2,
 }
 _DECK = [move for move, times in MOVES.items() for _ in range(times)]
 STEPS = (1, 1, 1, 2, 2, 3)  # how many moves a mutation makes, drawn from these

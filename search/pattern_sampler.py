@@ -12,15 +12,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.candidate import Candidate
 from search.designs import designs
+from search.features import Features
 from search.moves import mutated
 from search.pareto import Array, improvements, non_dominated
 from search.space_sampler import SpaceSampler
-from search.surrogate import Features, Surrogate
+from search.surrogate import Surrogate
 
 if TYPE_CHECKING:
     from search.space import Space
 
 OPTIMISM = (0.0, 0.5, 1.0, 2.0)  # standard deviations that a proposal takes off the mean
+GENERATIONS = 3  # of children: moves add up before a trial is spent
 PARENTS = 8  # children that have children of their own
 
 
@@ -28,10 +30,10 @@ class PatternSampler(SpaceSampler):
     """Designs first, then candidates near the front that a surrogate finds most promising.
 
     Each proposal after the designs: some hundred unseen candidates are made from those on the front
-    by swapping, shifting and replacing layers, and the remaining designs are put beside them. A
-    Gaussian process gives each a mean and a deviation; the one whose optimistic value would add
-    most to the hypervolume is taken. How optimistic differs from trial to trial. No candidate of an
-    earlier trial is proposed again, whether that trial finished, failed or still runs.
+    by moves (search/moves.py), the best of them changed again, and the remaining designs put beside
+    them. A Gaussian process gives each a mean and a deviation; the one whose optimistic value would
+    add most to the hypervolume is taken. How optimistic differs from trial to trial. No candidate
+    of an earlier trial is proposed again, whether that trial finished, failed or still runs.
 
     Args:
         space: of the candidates.
@@ -60,7 +62,7 @@ class PatternSampler(SpaceSampler):
         self._num_children = num_children
         self._use_surrogate, self._reference = use_surrogate, reference
         self._features = Features(space)
-        self._surrogate = Surrogate(self._features.weights)
+        self._surrogate = Surrogate(self._features.weights, self._features.groups)
         self._feature_rows: dict[Candidate, Array] = {}
 
     def reseed_rng(self) -> None:
@@ -103,14 +105,12 @@ class PatternSampler(SpaceSampler):
         children = self._children(front, seen, self._num_children)
         children += [c for c in self._later if c not in seen and c not in children]
         gains = self._gains(children, smooth[on_front], reference, kappa)
-        # The best of these have children of their own: moves add up before a trial is spent.
-        parents = [children[i] for i in np.argsort(-gains)[:PARENTS]]
-        again = self._children(parents, seen | set(children), self._num_children)
-        more = self._gains(again, smooth[on_front], reference, kappa)
-        if gains.max() == more.max():
-            return self._draw.choice(children)
-        best, gain = (children, gains) if gains.max() > more.max() else (again, more)
-        return best[int(gain.argmax())]
+        for _ in range(GENERATIONS - 1):
+            parents = [children[i] for i in np.argsort(-gains)[:PARENTS]]
+            more = self._children(parents, seen.union(children), self._num_children)
+            gained = self._gains(more, smooth[on_front], reference, kappa)
+            children, gains = children + more, np.concatenate([gains, gained])
+        return children[int(gains.argmax())] if gains.max() > 0 else self._draw.choice(children)
 
     def _reference_of(self, values: Array) -> Array:
         if self._reference is not None:
@@ -121,8 +121,8 @@ class PatternSampler(SpaceSampler):
     def _gains(
         self, candidates: list[Candidate], front: Array, reference: Array, kappa: float
     ) -> Array:
-        mean, deviation = self._surrogate.predict(self._features.of(candidates))
-        return improvements(mean - kappa * deviation, front, reference, self._numbers)
+        values = self._surrogate.optimistic(self._features.of(candidates), kappa)
+        return improvements(values, front, reference, self._numbers)
 
     def _rows(self, candidates: list[Candidate]) -> Array:
         new = [c for c in candidates if c not in self._feature_rows]

@@ -2,160 +2,209 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from random import Random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from search.candidate import Candidate
 from search.pareto import Array
+from search.warp import Warp
 
-if TYPE_CHECKING:
-    from search.space import Space
-
-SMOOTHING_LAYERS = 1.2  # how far away a layer still counts as nearly the same place
-LENGTHS = (0.5, 1.0, 2.0)  # of the kernel, in root mean squares of a feature's difference
 NOISES = (1e-6, 1e-3, 3e-2, 0.2)  # variances, of a standardised objective's 1
-GROUP_WEIGHTS = (0.5, 2.0, 4.0, 2.0, 2.0)  # places, blurred places, shares, runs, options
+FACTORS = (0.25, 4.0)  # by which a group's weight may change at a time
+WEIGHT_BOUNDS = (1e-3, 1e3)
+LENGTH_BOUNDS = (0.2, 8.0)
 LINEAR = 1.0  # weight of the linear kernel beside the squared exponential's 1
 RETUNE_EVERY = 8
+JITTER = 1e-8  # of variance, so that covariances can be inverted
 
 
-class Features:
-    """Candidates as numbers.
+@dataclass(frozen=True)
+class Setting:
+    """Hyperparameters of one objective's process.
 
-    For each letter but the first: whether each layer has it, blurred over neighbouring layers; its
-    share and that squared. For the whole pattern: what long runs without full attention and
-    adjacent full layers amount to. For each choice: which option.
-
-    Args:
-        space: whose candidates.
+    Attributes:
+        weights: of each group of features, a factor of the squares' given weight.
+        length: of the squared exponential, in root mean squares of a feature's difference.
+        noise: variance.
     """
 
-    def __init__(self, space: Space) -> None:
-        self._space = space
-        at = np.arange(len(space.free))
-        blur = np.exp(-0.5 * ((at[:, None] - at[None]) / SMOOTHING_LAYERS) ** 2)
-        self._blur = blur / blur.sum(axis=1, keepdims=True)
-        self._sizes = space.variants.sizes
-
-    def of(self, candidates: Sequence[Candidate]) -> Array:
-        """Return [candidates, features]."""
-        return np.concatenate(self._groups(candidates), axis=1)
-
-    @cached_property
-    def weights(self) -> Array:
-        """How much each feature counts, [features]: each group's squares sum to the group's."""
-        groups = self._groups([self._space.random(Random(0))])
-        sizes = [group.shape[1] for group in groups]
-        shares = np.array(GROUP_WEIGHTS[: len(groups)]) / sum(GROUP_WEIGHTS[: len(groups)])
-        return np.concatenate(
-            [np.full(n, np.sqrt(share / n)) for n, share in zip(sizes, shares, strict=True)]
-        )
-
-    def _groups(self, candidates: Sequence[Candidate]) -> list[Array]:
-        space = self._space
-        codes = np.array([[ord(c.letters[i]) for i in space.free] for c in candidates])
-        has = [(codes == ord(letter)).astype(float) for letter in space.letters[1:]]
-        full = np.isin(codes, [ord(letter) for letter in space.full_letters])
-        shares = [one.mean(axis=1, keepdims=True) for one in has]
-        beside = (full[:, 1:] & full[:, :-1]).mean(axis=1, keepdims=True)
-        groups = [
-            np.concatenate(has, axis=1),
-            np.concatenate([one @ self._blur for one in has], axis=1),
-            np.concatenate([*shares, *(share**2 for share in shares)], axis=1),
-            np.concatenate([_runs(full), beside], axis=1),
-        ]
-        taken = [
-            (np.array([c.options[index] for c in candidates])[:, None] == np.arange(size))
-            for index, size in enumerate(self._sizes)
-        ]
-        return [*groups, np.concatenate(taken, axis=1).astype(float)] if taken else groups
-
-
-def _runs(full: Array) -> Array:
-    """Return the mean square and the longest of the runs without full attention, per layer."""
-    length = full.shape[1]
-    run = np.zeros(len(full))
-    squares, longest = np.zeros(len(full)), np.zeros(len(full))
-    for column in full.T:
-        run = np.where(column, 0.0, run + 1)
-        squares += np.where(column, 0.0, 2 * run - 1)
-        longest = np.maximum(longest, run)
-    return np.stack([squares / length**2, longest / length], axis=1)
+    weights: tuple[float, ...]
+    length: float = 1.0
+    noise: float = 1e-3
 
 
 class Surrogate:
-    """One Gaussian process an objective, on standardised features and values.
+    """One Gaussian process an objective, on standardised features and warped values.
 
-    Covariance: a linear and a squared exponential part. Length and noise are those of the highest
-    marginal likelihood on a small grid (Rasmussen and Williams, Gaussian Processes for Machine
-    Learning, 2006, ch. 5).
+    Covariance: a linear and a squared exponential part. How much each group of features counts,
+    length and noise are those of the highest marginal likelihood found by steps along one of them
+    at a time (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, ch. 5).
 
     Args:
-        weights: of the features, their squares sum to 1.
+        weights: of the features, [features], their squares sum to 1.
+        groups: of the features.
     """
 
-    def __init__(self, weights: Array) -> None:
-        self._weights = weights
-        self._tuned: list[tuple[float, float]] = []
+    def __init__(self, weights: Array, groups: Sequence[slice]) -> None:
+        self._weights, self._groups = weights, groups
+        self._settings: list[Setting] = []
         self._tuned_at = 0
 
     def fit(self, features: Array, values: Array) -> None:
         """Learn from [trials, features] and [trials, objectives]."""
         self._center, self._scale = features.mean(axis=0), _spread(features)
-        self._mean, self._deviation = values.mean(axis=0), _spread(values)
-        self._known = self._standardised(features)
-        wanted = (values - self._mean) / self._deviation
-        if not self._tuned or len(values) >= self._tuned_at + RETUNE_EVERY:
-            self._tuned = [self._best(column) for column in wanted.T]
+        known = self._standardised(features)
+        self._warps = [Warp(column) for column in values.T]
+        warped = np.stack([w.forth(v) for w, v in zip(self._warps, values.T, strict=True)], axis=1)
+        self._mean, self._deviation = warped.mean(axis=0), _spread(warped)
+        wanted = (warped - self._mean) / self._deviation
+        if not self._settings or len(values) >= self._tuned_at + RETUNE_EVERY:
+            self._settings = self._tuned(known, wanted)
             self._tuned_at = len(values)
-        self._solved = []
-        for (length, noise), column in zip(self._tuned, wanted.T, strict=True):
-            precision = np.linalg.inv(self._covariance(length, noise))
-            self._solved.append((length, precision, precision @ column))
+        self._processes = [
+            Process(known * self._factors(setting), setting, column)
+            for setting, column in zip(self._settings, wanted.T, strict=True)
+        ]
+
+    def mean(self, features: Array) -> Array:
+        """Return the mean, [candidates, objectives]."""
+        return self.optimistic(features, 0.0)
+
+    def optimistic(self, features: Array, kappa: float) -> Array:
+        """Return the mean less `kappa` standard deviations, [candidates, objectives].
+
+        Quantiles, since warping keeps the order: without noise.
+        """
+        asked = self._standardised(features)
+        columns = []
+        for index, (setting, process) in enumerate(
+            zip(self._settings, self._processes, strict=True)
+        ):
+            low = process.optimistic(asked * self._factors(setting), kappa)
+            warped = self._mean[index] + self._deviation[index] * low
+            columns.append(self._warps[index].back(warped))
+        return np.stack(columns, axis=1)
 
     def _standardised(self, features: Array) -> Array:
         return np.asarray((features - self._center) / self._scale * self._weights)
 
-    def mean(self, features: Array) -> Array:
-        """Return the mean, [candidates, objectives]."""
-        asked = self._standardised(features)
-        means = [_kernel(asked, self._known, length) @ w for length, _, w in self._solved]
-        return np.asarray(self._mean + self._deviation * np.stack(means, axis=1))
+    def _factors(self, setting: Setting) -> Array:
+        """Return a factor for each feature, [features]."""
+        factors = np.ones(len(self._weights))
+        for group, weight in zip(self._groups, setting.weights, strict=True):
+            factors[group] = np.sqrt(weight)
+        return factors
 
-    def predict(self, features: Array) -> tuple[Array, Array]:
-        """Return mean and standard deviation, both [candidates, objectives], without noise."""
-        asked = self._standardised(features)
-        means, deviations = [], []
-        prior = 1.0 + LINEAR * (asked**2).sum(axis=1)
-        for length, precision, weights in self._solved:
-            cross = _kernel(asked, self._known, length)
-            means.append(cross @ weights)
-            explained = ((cross @ precision) * cross).sum(axis=1)
-            deviations.append(np.sqrt(np.maximum(prior - explained, 1e-12)))
-        mean = self._mean + self._deviation * np.stack(means, axis=1)
-        return mean, self._deviation * np.stack(deviations, axis=1)
-
-    def _covariance(self, length: float, noise: float) -> Array:
-        same = _kernel(self._known, self._known, length)
-        return same + (noise + 1e-8) * np.eye(len(self._known))
-
-    def _best(self, column: Array) -> tuple[float, float]:
-        def evidence(setting: tuple[float, float]) -> float:
-            factor = np.linalg.cholesky(self._covariance(*setting))
-            whitened = np.linalg.solve(factor, column)
-            return float(-0.5 * whitened @ whitened - np.log(np.diag(factor)).sum())
-
-        return max(((length, noise) for length in LENGTHS for noise in NOISES), key=evidence)
+    def _tuned(self, known: Array, wanted: Array) -> list[Setting]:
+        inner = [known[:, group] @ known[:, group].T for group in self._groups]
+        first = Setting((1.0,) * len(self._groups))
+        starts = self._settings or [first] * wanted.shape[1]
+        return [
+            _climbed(start, partial(_evidence, inner=inner, values=column))
+            for start, column in zip(starts, wanted.T, strict=True)
+        ]
 
 
-def _kernel(a: Array, b: Array, length: float) -> Array:
-    inner = a @ b.T
-    squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * inner
-    return np.asarray(LINEAR * inner + np.exp(-0.5 * np.maximum(squares, 0) / length**2))
+class Process:
+    """One Gaussian process, solved.
+
+    Args:
+        known: [trials, features], weighted.
+        setting: hyperparameters.
+        values: [trials], standardised.
+    """
+
+    def __init__(self, known: Array, setting: Setting, values: Array) -> None:
+        self._known, self._length = known, setting.length
+        covariance = _kernel(known @ known.T, *_squares(known, known), setting.length)
+        covariance += (setting.noise + JITTER) * np.eye(len(known))
+        self._precision = np.linalg.inv(covariance)
+        self._solved = self._precision @ values
+
+    def optimistic(self, asked: Array, kappa: float) -> Array:
+        """Return mean less `kappa` standard deviations, [candidates]."""
+        squares = _squares(asked, self._known)
+        cross = _kernel(asked @ self._known.T, *squares, self._length)
+        mean = cross @ self._solved
+        if kappa == 0:
+            return np.asarray(mean)
+        prior = 1.0 + LINEAR * squares[0][:, 0]
+        explained = ((cross @ self._precision) * cross).sum(axis=1)
+        return np.asarray(mean - kappa * np.sqrt(np.maximum(prior - explained, 1e-12)))
+
+
+def _climbed(start: Setting, evidence: Callable[[Setting], float]) -> Setting:
+    """Return the best setting met by going once over all single changes, each kept if it helps."""
+    best, highest = start, evidence(start)
+    for change in _changes(start):
+        other = change(best)
+        found = evidence(other) if _is_within(other) else -np.inf
+        if found > highest:
+            best, highest = other, found
+    return best
+
+
+def _changes(start: Setting) -> Iterator[Callable[[Setting], Setting]]:
+    for noise in NOISES:
+        yield partial(_with_noise, noise=noise)
+    for index in range(len(start.weights)):
+        for factor in FACTORS:
+            yield partial(_with_weight, index=index, factor=factor)
+    for factor in (0.5, 2.0):
+        yield partial(_with_length, factor=factor)
+
+
+def _with_noise(setting: Setting, noise: float) -> Setting:
+    return replace(setting, noise=noise)
+
+
+def _with_weight(setting: Setting, index: int, factor: float) -> Setting:
+    weights = list(setting.weights)
+    weights[index] *= factor
+    return replace(setting, weights=tuple(weights))
+
+
+def _with_length(setting: Setting, factor: float) -> Setting:
+    return replace(setting, length=setting.length * factor)
+
+
+def _is_within(setting: Setting) -> bool:
+    low, high = WEIGHT_BOUNDS
+    inside = all(low < weight < high for weight in setting.weights)
+    return inside and LENGTH_BOUNDS[0] < setting.length < LENGTH_BOUNDS[1]
+
+
+def _evidence(setting: Setting, inner: Sequence[Array], values: Array) -> float:
+    """Return the log marginal likelihood, without its constant.
+
+    Args:
+        setting: hyperparameters.
+        inner: of each group the products of the trials' features, [trials, trials].
+        values: [trials].
+    """
+    product: Any = sum(w * one for w, one in zip(setting.weights, inner, strict=True))
+    squares = np.diag(product)
+    covariance = _kernel(product, squares[:, None], squares[None], setting.length)
+    covariance[np.diag_indices(len(values))] += setting.noise + JITTER
+    try:
+        factor = np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return -np.inf
+    whitened = np.linalg.solve(factor, values)
+    return float(-0.5 * whitened @ whitened - np.log(np.diag(factor)).sum())
+
+
+def _squares(a: Array, b: Array) -> tuple[Array, Array]:
+    return (a**2).sum(axis=1)[:, None], (b**2).sum(axis=1)[None]
+
+
+def _kernel(inner: Array, left: Array, right: Array, length: float) -> Array:
+    """Return covariances of inner products [a, b] and squares [a, 1] and [1, b]."""
+    distance = np.maximum(left + right - 2 * inner, 0)
+    return np.asarray(LINEAR * inner + np.exp(-0.5 * distance / length**2))
 
 
 def _spread(values: Array) -> Array:
