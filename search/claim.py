@@ -39,6 +39,7 @@ def claim(
     identity: str,
     budget: int,
     retire_lost: Callable[[Sequence[FrozenTrial]], None],
+    shares_budget: Callable[[FrozenTrial], bool] = lambda trial: True,
 ) -> str | None:
     """Claim a candidate for a running trial.
 
@@ -46,8 +47,9 @@ def claim(
         study: of the trial.
         trial: with all its parameters.
         identity: of the candidate.
-        budget: candidates of the whole study.
+        budget: candidates of the whole study, or of what shares the budget.
         retire_lost: ends those of the trials that have no worker; called between waits.
+        shares_budget: which trials are counted against it.
 
     Returns:
         None, or why the trial counts for nothing (it is then ended): "duplicate" or "surplus".
@@ -56,7 +58,7 @@ def claim(
     for pause_s in _pauses():
         trials = study.get_trials(deepcopy=False)
         (mine,) = (t for t in trials if t.number == trial.number)
-        verdict = _verdict(study, mine, trials, budget)
+        verdict = _verdict(study, mine, trials, budget, shares_budget)
         if verdict != WAIT:
             break
         retire_lost(trials)
@@ -75,7 +77,13 @@ def _pauses() -> Iterator[float]:
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _verdict(study: Study, mine: FrozenTrial, trials: Sequence[FrozenTrial], budget: int) -> str:
+def _verdict(
+    study: Study,
+    mine: FrozenTrial,
+    trials: Sequence[FrozenTrial],
+    budget: int,
+    shares_budget: Callable[[FrozenTrial], bool],
+) -> str:
     """Return whether a trial may go on: granted, wait, duplicate or surplus."""
     others = [t for t in trials if t.number != mine.number and counts(t)]
     same = [t for t in others if _identity(t) == _identity(mine)]
@@ -83,10 +91,10 @@ def _verdict(study: Study, mine: FrozenTrial, trials: Sequence[FrozenTrial], bud
         return _verdict_on_repetition(study, mine, same)
     if any(_goes_first(t, mine) for t in same):
         return DUPLICATE
-    first = [t for t in others if _goes_first(t, mine)]
-    if len(first) >= budget:
+    sharing = [t for t in others if shares_budget(t)]
+    if sum(_goes_first(t, mine) for t in sharing) >= budget:
         return SURPLUS
-    return WAIT if same or len(others) >= budget else GRANTED
+    return WAIT if same or len(sharing) >= budget else GRANTED
 
 
 def _identity(trial: FrozenTrial) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from optuna.trial import FrozenTrial, TrialState
 
 from search.candidate import Candidate
-from search.claim import claim
+from search.claim import claim, counts
 from search.designs import ladder, periodic
 from search.evaluate import Evaluated, Evaluator
 from search.fidelity import survivors, unpromoted_front
@@ -52,6 +52,7 @@ class Engine:
         self.space = evaluator.space
         self.signs = {o.name: o.sign for o in evaluator.objectives}
         self._log = Log()
+        self._wanted = sys.maxsize  # proposals of the study in all, by all workers
         self._told = told or (lambda found: None)
 
     def run(self, num_trials: int, *, baselines: bool = True) -> list[Tried]:
@@ -60,10 +61,15 @@ class Engine:
         Then what the front lacks of the longest training, then ladder and periodic patterns, where
         they were not tried: what the gain over them is told from.
         """
-        wanted = min(num_trials, self.space.size)
-        while (missing := wanted - self._num_proposed()) > 0:
-            self._step(min(self.batch_size, missing + self._num_waiting()))
-            self._promote_survivors()
+        self._wanted = min(num_trials, self.space.size)
+        while self._num_proposed() < self._wanted:
+            count = self._num_open() + self._num_waiting()
+            if count > 0:
+                self._step(min(self.batch_size, count))
+                self._promote_survivors()
+            else:  # other workers have the last places; one that is lost leaves its place
+                self._retire_lost(self.study.get_trials(deepcopy=False))
+                time.sleep(REFUSED_PAUSE_S)
         self._finish_waiting()
         self._train_front_longest()
         if baselines:
@@ -76,6 +82,11 @@ class Engine:
 
     def _num_proposed(self) -> int:
         return sum(one.fidelity == 0 and not one.baseline for one in self.finished())
+
+    def _num_open(self) -> int:
+        """Return how many proposals no worker has begun."""
+        trials = self.study.get_trials(deepcopy=False)
+        return max(0, self._wanted - sum(counts(t) and _is_proposal(t) for t in trials))
 
     def _num_waiting(self) -> int:
         return len(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
@@ -101,26 +112,34 @@ class Engine:
         for trial in self._watch.lost(trials):
             retire(self.study, trial, trials, self.patience.max_retries)
 
-    def _claims(self, trial: Trial, candidate: Candidate, fidelity: int) -> bool:
-        """Whether no other worker evaluates the candidate; the trial is void where one does."""
-        identity = f"{candidate.key} {fidelity}"
-        return claim(self.study, trial, identity, sys.maxsize, self._retire_lost) is None
+    def _claims(self, trial: Trial, identity: str) -> bool:
+        """Whether the trial may be finished; it is void where not.
+
+        Not where another worker evaluates the same, nor where others have the last places among
+        the study's proposals.
+        """
+        frozen = self.study.get_trials(deepcopy=False)[trial.number]
+        budget = self._wanted if _is_proposal(frozen) else sys.maxsize
+        refused = claim(self.study, trial, identity, budget, self._retire_lost, _is_proposal)
+        return refused is None
 
     def _evaluate(self, asked: Sequence[tuple[Trial, Candidate]]) -> None:
         known = {(one.candidate, one.fidelity): one for one in self.finished()}
         groups: dict[int, dict[Candidate, list[Trial]]] = {}
         for trial, candidate in asked:
             fidelity = int(trial.user_attrs.get(FIDELITY, 0))
-            if (found := known.get((candidate, fidelity))) is not None:
-                self._tell(trial, candidate, Evaluated(found.values, found.scores), 0.0)
-                continue
             group = groups.setdefault(fidelity, {})
-            if candidate in group:
-                group[candidate].append(trial)
-            elif self._claims(trial, candidate, fidelity):
-                group[candidate] = [trial]
+            found = known.get((candidate, fidelity))
+            repeated = found is not None or candidate in group
+            # What a sampler repeats costs nothing, but takes a place of its own.
+            identity = f"{candidate.key} {fidelity}" + (f" {trial.number}" if repeated else "")
+            if not self._claims(trial, identity):
+                if not repeated:
+                    time.sleep(REFUSED_PAUSE_S)  # another worker is at it, and the sampler sees it
+            elif found is not None:
+                self._tell(trial, candidate, Evaluated(found.values, found.scores), 0.0)
             else:
-                time.sleep(REFUSED_PAUSE_S)  # another worker is at it, and the sampler sees it
+                group.setdefault(candidate, []).append(trial)
         groups = {fidelity: group for fidelity, group in groups.items() if group}
         for fidelity, group in groups.items():
             start = time.perf_counter()
@@ -193,6 +212,14 @@ class Engine:
                 if not self._promote(unpromoted_front(own, self.signs, last)):
                     break
                 self._finish_waiting()
+
+
+def _is_proposal(trial: FrozenTrial) -> bool:
+    """Whether a trial is, or may become, one of the study's proposals: no longer training of one,
+    no plain pattern, and not failed."""
+    given = trial.user_attrs
+    first = given.get(FIDELITY, 0) == 0 and not given.get(BASELINE)
+    return first and trial.state != TrialState.FAIL
 
 
 def _identity(trial: FrozenTrial) -> tuple[str, int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +77,8 @@ class CountingQuality(Quality):
     tasks = SurrogateQuality.tasks
     fidelities = (Fidelity("short", 1), Fidelity("long", 3))
 
-    def __init__(self, space: Space, fail_at: int = -1) -> None:
-        self._inner = SurrogateQuality(space)
+    def __init__(self, space: Space, fail_at: int = -1, wait_s: float = 0.0) -> None:
+        self._inner, self._wait_s = SurrogateQuality(space), wait_s
         self.asked: Counter[tuple[Candidate, int]] = Counter()
         self.fail_at = fail_at
 
@@ -85,13 +87,16 @@ class CountingQuality(Quality):
         if len(self.asked) > self.fail_at > 0:
             self.fail_at = -1
             raise KeyboardInterrupt
+        time.sleep(self._wait_s)
         return self._inner.scores(candidates, fidelity)
 
 
-def engine_of(folder: Path, quality: CountingQuality, space: Space, **options: Any) -> Engine:
+def engine_of(
+    folder: Path, quality: CountingQuality, space: Space, kind: str = "pattern", **options: Any
+) -> Engine:
     objectives = [find_objective(name) for name in ("decode_latency", "quality")]
     evaluator = Evaluator(space, objectives, quality)
-    sampler = make_sampler(SamplerSettings("pattern"), 0, space=space)
+    sampler = make_sampler(SamplerSettings(kind), 0, space=space)
     directions = [o.direction for o in objectives]
     study = open_study("tried", directions, sampler, open_storage(None, folder))
     return Engine(study, evaluator, **options)
@@ -113,12 +118,26 @@ def test_what_a_lost_worker_left_is_evaluated_once_by_another(tmp_path: Path) ->
     lost = engine_of(tmp_path, quality, space)
     trial = lost.study.ask()
     candidate = space.suggest(trial)
-    assert lost._claims(trial, candidate, 0)
+    assert lost._claims(trial, f"{candidate.key} 0")
     hasty = Patience(heartbeat_s=0.01, grace_s=0.02)
     found = engine_of(tmp_path, quality, space, patience=hasty).run(20, baselines=False)
     assert quality.asked[candidate, 0] == 1
     (again,) = (one for one in found if one.candidate == candidate and one.fidelity == 0)
     assert lost.study.trials[again.number].system_attrs[HISTORY] == [trial.number]
+
+
+@pytest.mark.parametrize("kind", ["pattern", "random"])
+def test_three_workers_end_at_exactly_the_trials_wanted(kind: str, tmp_path: Path) -> None:
+    space = space_of()
+    quality = CountingQuality(space, wait_s=0.02)
+    workers = [engine_of(tmp_path, quality, space, kind=kind, batch_size=4) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        ran = [pool.submit(one.run, 17, baselines=False) for one in workers]
+    for one in ran:
+        assert sum(t.fidelity == 0 for t in one.result()) == 17
+    assert max(quality.asked.values()) == 1
+    assert {len(t.values) for t in workers[0].study.get_trials() if t.values is not None} == {2}
+    assert all(t.state.is_finished() for t in workers[0].study.get_trials())
 
 
 def test_survivors_are_trained_longer_and_the_front_longest(tmp_path: Path) -> None:
