@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +205,16 @@ def test_launchers_start_workers_that_outlive_a_killed_one(launcher: str, tmp_pa
 
 
 @pytest.mark.slow
-def test_ray_starts_workers(tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed")
+def test_ray_starts_workers_that_outlive_a_killed_one(tmp_path: Path) -> None:
     args = ["hydra/launcher=ray", "hydra.sweeper.n_jobs=2"]
-    done = sweep(tmp_path, "x=range(0,9)", *args)
+    args += ["hydra.sweeper.heartbeat_s=0.5", "hydra.sweeper.grace_s=2"]
+    done = sweep(tmp_path, "x=range(0,9)", f"kill_once={tmp_path}/killed", "wait_s=0.1", *args)
     assert done.returncode == 0, done.stderr
-    assert sorted(trials(tmp_path)["x"]) == list(range(10))
+    assert (tmp_path / "killed").is_file()
+    table = trials(tmp_path)
+    assert sorted(table["x"]) == list(range(10))
+    assert set(table["state"]) == {"complete"}
 
 
 SAMPLERS = sorted(f.stem for f in (CONF_DIR / "sampler").glob("*.yaml") if f.stem != PATTERN)
