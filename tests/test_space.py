@@ -169,7 +169,7 @@ def test_a_move_keeps_the_length_and_changes_something(move: object) -> None:
         assert len(letters) == 10
         assert set(letters) <= set("LF")
         changed += letters != list("LLFLLLFLLF")
-        if move.__name__ != "ratio":  # type: ignore[attr-defined]
+        if move.__name__ not in ("ratio", "paint"):  # type: ignore[attr-defined]
             assert letters.count("F") == 3
     assert changed > 25
 
