@@ -12,6 +12,7 @@ every token's value would leave there.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,14 +41,16 @@ def linear_attention(
     """
     single = q.shape[1] == 1
     operation = "recurrent_simple_gla" if single else "chunk_simple_gla"
-    value_dim = v.shape[-1] + normalize  # the normalizer is a channel more
-    sizes = {"key_dim": q.shape[-1], "value_dim": value_dim, "gated": False}
+    width = v.shape[-1] + normalize  # the normalizer is a channel more
+    padding = 0 if single else width % 2  # fla's gradient wants an even number of channels
+    sizes = {"key_dim": q.shape[-1], "value_dim": width + padding, "gated": False}
     kernel = choose(operation, like, q, **sizes)
     if kernel is not None:
         values = with_normalizer(v) if normalize else v
+        values, state = (F.pad(x, (0, padding)) if padding else x for x in (values, state))
         narrow = (x.to(like.dtype) for x in (q, k, values))
-        out, state = kernel(*narrow, None, None, state)
-        return normalized(out.float()) if normalize else out, state
+        out, state = (x[..., :width] for x in kernel(*narrow, None, None, state))
+        return normalized(out.float()) if normalize else out, state.contiguous()
     if single:
         out, state = recurrent_linear_attention(q[:, 0], k[:, 0], v[:, 0], state, normalize)
         return out[:, None], state
