@@ -130,7 +130,11 @@ def _attend(
     assert values.stride(0) == batch_tokens * key_heads * value_dim, "values as keys"
     padded = [max(SMALLEST_SIDE, triton.next_power_of_2(n)) for n in (key_dim, value_dim)]
     tiles, rows = tiles_for(max(padded), q.dtype), batch * queries * key_heads
-    parts = count_parts(rows, window, q.device, tiles.per_multiprocessor)
+    parts = count_parts(
+        rows, window, q.device, tiles.per_multiprocessor,
+        token_bytes=(key_dim + value_dim) * keys.element_size(),
+        outputs=heads // key_heads * value_dim,
+    )  # fmt: skip
     out = q.new_empty(batch, queries, heads, value_dim)
     partial, log_sums = new_partial(out, parts)
     _kernel[(rows, parts)](

@@ -125,7 +125,10 @@ def _attend(
     assert latents.stride()[1:] == (width, 1), "each sequence's latents must be contiguous"
     tiles = tiles or tiles_for(heads, q.dtype)
     rows, rope = batch * queries * triton.cdiv(heads, tiles.heads), width - value_dim
-    parts = count_parts(rows, capacity, q.device, tiles.per_multiprocessor)
+    parts = count_parts(
+        rows, capacity, q.device, tiles.per_multiprocessor,
+        token_bytes=width * latents.element_size(), outputs=tiles.heads * value_dim,
+    )  # fmt: skip
     out = q.new_empty(batch, queries, heads, value_dim)
     partial, log_sums = new_partial(out, parts)
     _kernel[(rows, parts)](

@@ -21,6 +21,7 @@ LOG2_E = math.log2(math.e)
 MOST_PARTS = 256
 LEAST_TOKENS = 128  # tokens of a part: fewer are not worth its output's way through memory
 TILE = 8192  # numbers that one program combines at once
+COMBINING_BYTES = 100_000  # what a multiprocessor reads in the 4 us of another launch
 SELECTED_STAGES = 5  # loading a selection's numbers takes half of the stages
 INTERPRETED_SLOTS = 6  # programs at once where Triton is interpreted
 
@@ -33,26 +34,41 @@ def _slots(device: torch.device, per_multiprocessor: int) -> int:
     return torch.cuda.get_device_properties(here).multi_processor_count * per_multiprocessor
 
 
-def count_parts(rows: int, capacity: int, device: torch.device, per_multiprocessor: int) -> int:
-    """Return the parts that fill the device best.
+def count_parts(
+    rows: int,
+    capacity: int,
+    device: torch.device,
+    per_multiprocessor: int,
+    *,
+    token_bytes: int,
+    outputs: int,
+) -> int:
+    """Return the parts that take the least time.
 
     Args:
         rows: independent softmaxes, each cut alike.
         capacity: tokens of the storage.
         device: where it runs.
         per_multiprocessor: programs that one multiprocessor holds at once.
+        token_bytes: what a row reads of each token.
+        outputs: numbers that a row writes, once for every part.
     """
-    return _count_parts(rows, -(-capacity // LEAST_TOKENS), _slots(device, per_multiprocessor))
+    row_bytes = max(capacity * token_bytes, 1)
+    slots = _slots(device, per_multiprocessor)
+    return _count_parts(rows, -(-capacity // LEAST_TOKENS), slots, row_bytes, 4 * outputs)
 
 
 @lru_cache(maxsize=None)
-def _count_parts(rows: int, most: int, slots: int) -> int:
-    def worth(parts: int) -> float:
-        """Share of the slots in use over all waves, less what combining costs."""
+def _count_parts(rows: int, most: int, slots: int, row_bytes: int, part_bytes: int) -> int:
+    def time(parts: int) -> float:
+        """What one slot would read and write meanwhile, in bytes."""
         waves = -(-rows * parts // slots)
-        return rows * parts / (waves * slots) - (0.03 + 1e-4 * parts if parts > 1 else 0)
+        if parts == 1:
+            return waves * row_bytes
+        combining = COMBINING_BYTES + rows * parts * part_bytes / slots
+        return waves * (row_bytes / parts + part_bytes) + combining
 
-    return max(range(1, min(most, MOST_PARTS) + 1), key=worth)
+    return min(range(1, min(most, MOST_PARTS) + 1), key=time)
 
 
 @triton.jit
