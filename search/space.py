@@ -18,7 +18,7 @@ from hybridsim.spec.pattern import compress_pattern
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.workload import Workload
 from search.candidate import Candidate
-from search.costs import Counts, PlacementCosts
+from search.costs import Counts, PlacementCosts, check_separable
 from search.encoding import Distributions, FreeEncoding, ListedEncoding
 from search.limits import Limits
 from search.settings import FIXED, FREE, SpaceSettings
@@ -64,6 +64,7 @@ class Space:
         self.variants = Variants(base, settings)
         spec = self.variants.spec(self.variants.base_options)
         self.letters = _letters(spec, settings)
+        check_separable(spec, self.letters)
         self.full_letters = "".join(c for c in self.letters if _is_full(spec, c))
         self.template = _template(spec, settings, self.letters)
         self._pinned = [self.template.count(letter) for letter in self.letters]
