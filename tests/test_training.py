@@ -35,7 +35,15 @@ from hybridsim.train.reliability import summary_line
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.scale import full_pattern, scale_spec
 from hybridsim.train.step import PopulationStep
-from hybridsim.train.trainer import DIVERGED, LEARNT, OUT_OF_MEMORY, TRAINED, Outcome, Trainer
+from hybridsim.train.trainer import (
+    DIVERGED,
+    LEARNT,
+    OUT_OF_MEMORY,
+    TRAINED,
+    Look,
+    Outcome,
+    Trainer,
+)
 
 TINY = ProxySettings(
     "tiny",
@@ -392,6 +400,19 @@ COMMAND = ["train", "spec=kimi_linear_tiny", "tasks=[recall]", "format=json", "d
 
 def command(*more: str) -> list[str]:
     return [sys.executable, "-m", "hybridsim", *COMMAND, *more]
+
+
+def test_finished_trainings_of_a_longer_command_are_not_done_again(tmp_path: Path) -> None:
+    found, looks = [], []
+    for _ in range(2):
+        seen: list[Look] = []
+        run = ProxyRun(TINY, device="cpu", folder=tmp_path, on_look=seen.append, keep_finished=True)
+        found.append(run.train([load_spec("gla_tiny")])[0].outcomes)
+        looks.append(len(seen))
+    assert looks[0] > 0 == looks[1]
+    assert found[0] == found[1]
+    run.forget()
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 @pytest.mark.slow

@@ -103,6 +103,8 @@ class ProxyRun:
         folder: where checkpoints and learning rates are kept between runs.
         on_look: called after every validation, with how many steps are left in all.
         context_target: see `scale_spec`.
+        keep_finished: whether checkpoints of finished trainings stay, for a command of many of
+            them: killed, it goes on with the first that is not finished. `forget` removes them.
     """
 
     def __init__(
@@ -113,7 +115,10 @@ class ProxyRun:
         folder: Path,
         on_look: Callable[[Look], None] | None = None,
         context_target: int | None = None,
+        keep_finished: bool = False,
     ) -> None:
+        self._keep_finished = keep_finished
+        self._finished: list[Path] = []
         self.proxy, self.device, self.folder = proxy, device, folder
         self.on_look, self.context_target = on_look, context_target
         self.ledger = Ledger()
@@ -195,10 +200,18 @@ class ProxyRun:
             found = None
         else:
             self.ledger.notes |= trainer.notes
-        checkpoint.unlink(missing_ok=True)
+        if found is not None and self._keep_finished:
+            self._finished.append(checkpoint)
+        else:
+            checkpoint.unlink(missing_ok=True)
         if found is None and self.device == "cuda":
             torch.cuda.empty_cache()
         return found
+
+    def forget(self) -> None:
+        """Remove the checkpoints of what is finished."""
+        while self._finished:
+            self._finished.pop().unlink(missing_ok=True)
 
     def _checkpoint(self, members: Sequence[Member], name: str) -> Path:
         """Return the file of these trainings: the same command finds it again after a kill."""

@@ -130,6 +130,9 @@ class Trainer:
             for stage in stages(self.task, self.training):
                 self._run_stage(stage.task, max(stage.first, self.at), stage.end)
             self._finish(list(range(len(self.active))), TRAINED)
+        if self.active:
+            self.active = []  # what is kept of a finished training is its outcomes
+            self._save()
         return self.outcomes
 
     def _run_stage(self, task: Task, first: int, end: int) -> None:
