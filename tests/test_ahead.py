@@ -122,7 +122,7 @@ def test_what_was_compiled_ahead_is_what_is_launched(
     ahead.serve(lines, answers.append)
     assert answers == ['""'] * len(lines)
     assert len(lines) >= 4
-    for function in set(_kernels_of("experts", "pointwise", "router", "activation")):
+    for function in set(_kernels_of("experts", "pointwise", "router", "activation", "products")):
         function.device_caches.clear()
     hits: list[bool] = []
     monkeypatch.setattr(

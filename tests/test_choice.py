@@ -14,7 +14,9 @@ from hybridsim.kernels import choice
 def test_there_is_no_kernel_off_the_gpu(operation: str, device: str) -> None:
     x = torch.empty(2, 4, 2, 64, dtype=torch.bfloat16, device=device)
     sizes = {"key_dim": 64, "value_dim": 64, "slots": 8, "activation": "silu", "groups": 1}
-    found = choice.choose(operation, x, gate_first=False, num_experts=8, **sizes)
+    found = choice.choose(
+        operation, x, gate_first=False, num_experts=8, rows=2, dtypes={x.dtype}, **sizes
+    )
     assert found is None
 
 

@@ -461,8 +461,8 @@ def test_measure_then_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_measuring_needs_the_device() -> None:
     with pytest.raises(HybridsimError, match=r"measure=true: hardware\.num_devices=2"):
         profile("gla_tiny", hardware=replace(H100, num_devices=2), measure=True)
-    with pytest.raises(HybridsimError, match=r"dtypes\.kv=fp8: measured only as bf16"):
-        profile("gla_tiny", measure=True, dtypes={"kv": "fp8"})
+    with pytest.raises(HybridsimError, match=r"dtypes\.kv=int8: measured only as bf16 or fp8"):
+        profile("gla_tiny", measure=True, dtypes={"kv": "int8"})
 
 
 def test_another_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from hybridsim.nn.activation import gated
 from hybridsim.nn.attention import causal_attention
 from hybridsim.nn.cache import ModelCache, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.linear import linear
 from hybridsim.nn.mixer import MixerPlace
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.quantize import dequantize, quantize
@@ -233,6 +234,30 @@ def test_silu_mul(
     gate_up = draw(*rows, 2 * inner, device=device, dtype=dtype)
     wanted = gated("silu", gate_up.double(), scale, limit)
     check("out", kernels.silu_mul(gate_up, scale, limit), wanted, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_linears(rows: int, dtype: torch.dtype, device: str) -> None:
+    sizes = [(70, 37), (70, 5), (1100, 130)]  # inputs, outputs
+    xs = [draw(rows, 1, inputs, device=device, dtype=dtype) for inputs, _ in sizes]
+    weights = [draw(n, inputs, device=device, dtype=dtype) for inputs, n in sizes]
+    biases = [None, draw(5, device=device, dtype=dtype), None]
+    for x, weight, bias, got in zip(
+        xs, weights, biases, kernels.linears(xs, weights, biases), strict=True
+    ):
+        wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+        check("out", got, wanted, dtype)
+
+
+def test_products_of_many_rows_are_the_librarys(device: str) -> None:
+    layer = torch.nn.Linear(24, 40).to(device)
+    with choice.forcing("triton"), torch.no_grad():
+        for rows, wanted in ((4, choice.OURS), (5, choice.REFERENCE)):
+            choice.clear_report()
+            x = draw(rows, 24, device=device, dtype=torch.float32)
+            check("out", linear(layer, x), layer(x), torch.float32)
+            assert choice.report() == {"linears": wanted}
 
 
 @DTYPES

@@ -408,10 +408,10 @@ def test_a_prompt_that_does_not_fit_at_once_is_taken_in_passes(
     monkeypatch.setattr("hybridsim.measure.subject.PASS_TOKENS", 16)
     monkeypatch.setattr(run, "PASS_TOKENS", 16)
 
-    def made(module: Any, block: Block, point: Point, *, passes: bool) -> Any:
+    def made(module: Any, block: Block, point: Point, *, passes: bool, **options: Any) -> Any:
         if not passes:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return make_subject(module, block, point, passes=passes)
+        return make_subject(module, block, point, passes=passes, **options)
 
     monkeypatch.setattr(run, "make_subject", made)
     (row,) = run_all(

@@ -33,7 +33,7 @@ def test_parts(case: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from hybridsim.kernels import parts
 
     rows, capacity, together, sizes, wanted = case
-    monkeypatch.setattr(parts, "_slots", lambda device, count: MULTIPROCESSORS * count)
+    monkeypatch.setattr(parts, "programs_at_once", lambda device, count: MULTIPROCESSORS * count)
     assert parts.count_parts(rows, capacity, torch.device("cuda"), together, **sizes) == wanted
 
 

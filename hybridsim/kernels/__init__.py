@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hybridsim.kernels.pointwise import gated_rms_norm as gated_rms_norm
     from hybridsim.kernels.pointwise import rms_norm as rms_norm
     from hybridsim.kernels.pointwise import silu_mul as silu_mul
+    from hybridsim.kernels.products import linears as linears
+    from hybridsim.kernels.quantize import quantize_rows as quantize_rows
     from hybridsim.kernels.short_conv import short_conv_step as short_conv_step
 
 _MODULES = {
@@ -39,7 +41,9 @@ _MODULES = {
     "rms_norm": "pointwise",
     "gated_rms_norm": "pointwise",
     "silu_mul": "pointwise",
+    "linears": "products",
     "short_conv_step": "short_conv",
+    "quantize_rows": "quantize",
 }
 
 

@@ -25,6 +25,7 @@ OURS = "triton (ours)"
 FLA_SINCE = (0, 6)  # whose arguments fla_calls has
 HALVES = (torch.bfloat16, torch.float16)
 _EXPERT_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "identity", "swiglu_oai")
+MOST_ROWS = 4  # tokens up to which linears is the fastest
 MOST_SLOTS = 256  # tokens times experts of each, up to which moe_small is the fastest
 
 
@@ -136,6 +137,11 @@ def _few_slots(call: Call) -> bool:
     return known and _narrow(call) and bool(call.sizes["slots"] <= MOST_SLOTS)
 
 
+def _few_rows(call: Call) -> bool:
+    """Rows and weights of one dtype, few enough to be bound by the weights' bytes."""
+    return _narrow(call) and len(call.sizes["dtypes"]) == 1 and call.sizes["rows"] <= MOST_ROWS
+
+
 def _few_experts(call: Call) -> bool:
     """One group of experts, whose scores one program holds."""
     return call.tensor.dtype == torch.float32 and bool(call.sizes["num_experts"] <= 1024)
@@ -177,6 +183,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
         Candidate("triton", "gated_rms_norm", False, _narrow),
         Candidate("fla", "fla_calls.gated_rms_norm", True, _plain_norm),
     ),
+    "linears": (Candidate("triton", "linears", False, _few_rows),),
     "silu_mul": (Candidate("triton", "silu_mul", False, _silu),),
     "index_scores": (Candidate("triton", "index_scores", False, _narrow),),
     "selected_attention": (Candidate("triton", "selected_attention", False, _narrow),),
@@ -186,6 +193,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "sum_of_rows": (Candidate("triton", "sum_of_rows", False, _narrow),),
     "decode_attention": (Candidate("triton", "decode_attention", False, _narrow),),
     "latent_decode_attention": (Candidate("triton", "latent_decode_attention", False, _narrow),),
+    "quantize_rows": (Candidate("triton", "quantize_rows", False, _narrow),),
     "moe_small": (Candidate("triton", "moe_small", False, _few_slots),),
 }
 

@@ -87,11 +87,11 @@ def _kernel(
         key = tl.load(
             keys + rows * KEY + key_channel[None, :],
             mask=seen[:, None] & in_key[None, :], other=0.0,
-        )  # fmt: skip
+        ).to(query.dtype)  # fmt: skip
         value = tl.load(
             values + rows * VALUE + value_channel[None, :],
             mask=seen[:, None] & in_value[None, :], other=0.0,
-        )  # fmt: skip
+        ).to(query.dtype)  # fmt: skip
         scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * log2_scale
         scores = tl.where(seen[None, :], scores, float("-inf"))
         new_largest = tl.maximum(largest, tl.max(scores, 1))

@@ -40,7 +40,7 @@ def _slots_at(rank, first_rank, ROWS: tl.constexpr, SLOTS_PADDED: tl.constexpr):
 
 @triton.jit(do_not_specialize=["slots"])
 def _up_kernel(
-    x, up_weight, up_bias, experts, inner_out, slots,
+    x, up_weight, up_bias, up_scales, experts, inner_out, slots,
     TOP: tl.constexpr, WIDTH: tl.constexpr, INNER: tl.constexpr,
     SLOTS_PADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
     ACTIVATION: tl.constexpr, LIMIT: tl.constexpr, GATED: tl.constexpr, HAS_BIAS: tl.constexpr,
@@ -67,13 +67,23 @@ def _up_kernel(
                 x + token[:, None] * WIDTH + at[None, :],
                 mask=member[:, None] & (at < WIDTH)[None, :], other=0.0,
             )  # fmt: skip
-            weights = matrix + at[:, None] * OUTPUTS + column[None, :]
+            if up_scales is None:
+                weights = matrix + at[:, None] * OUTPUTS + column[None, :]
+                second = weights + INNER
+            else:  # an output's weights lie together
+                weights = matrix + at[:, None] + column[None, :] * WIDTH
+                second = weights + INNER * WIDTH
             inside = (at < WIDTH)[:, None] & in_columns[None, :]
-            left = tl.load(weights, mask=inside, other=0.0)
+            left = tl.load(weights, mask=inside, other=0.0).to(rows.dtype)
             one = tl.dot(rows, left, one, input_precision=PRECISION)
             if GATED:
-                right = tl.load(weights + INNER, mask=inside, other=0.0)
+                right = tl.load(second, mask=inside, other=0.0).to(rows.dtype)
                 two = tl.dot(rows, right, two, input_precision=PRECISION)
+        if up_scales is not None:
+            scale = up_scales + expert * OUTPUTS + column
+            one *= tl.load(scale, mask=in_columns, other=0.0)[None, :]
+            if GATED:
+                two *= tl.load(scale + INNER, mask=in_columns, other=0.0)[None, :]
         if HAS_BIAS:
             bias = up_bias + expert * OUTPUTS + column
             one += tl.load(bias, mask=in_columns, other=0.0).to(tl.float32)[None, :]
@@ -88,7 +98,7 @@ def _up_kernel(
 
 @triton.jit(do_not_specialize=["slots"])
 def _down_kernel(
-    inner, down_weight, down_bias, weights, experts, out, slots,
+    inner, down_weight, down_bias, down_scales, weights, experts, out, slots,
     WIDTH: tl.constexpr, INNER: tl.constexpr,
     SLOTS_PADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
     HAS_BIAS: tl.constexpr, PRECISION: tl.constexpr,
@@ -111,11 +121,17 @@ def _down_kernel(
                 inner + served[:, None] * INNER + at[None, :],
                 mask=member[:, None] & (at < INNER)[None, :], other=0.0,
             )  # fmt: skip
+            if down_scales is None:
+                places = matrix + at[:, None] * WIDTH + column[None, :]
+            else:  # an output's weights lie together
+                places = matrix + at[:, None] + column[None, :] * INNER
             block = tl.load(
-                matrix + at[:, None] * WIDTH + column[None, :],
-                mask=(at < INNER)[:, None] & in_columns[None, :], other=0.0,
-            )  # fmt: skip
+                places, mask=(at < INNER)[:, None] & in_columns[None, :], other=0.0
+            ).to(rows.dtype)  # fmt: skip
             product = tl.dot(rows, block, product, input_precision=PRECISION)
+        if down_scales is not None:
+            scale = tl.load(down_scales + expert * WIDTH + column, mask=in_columns, other=0.0)
+            product *= scale[None, :]
         if HAS_BIAS:
             bias = tl.load(down_bias + expert * WIDTH + column, mask=in_columns, other=0.0)
             product += bias.to(tl.float32)[None, :]
@@ -153,6 +169,8 @@ def moe_small(
     limit: float | None = None,
     up_bias: Float[Tensor, "E J"] | None = None,
     down_bias: Float[Tensor, "E D"] | None = None,
+    up_scales: Float[Tensor, "E J"] | None = None,
+    down_scales: Float[Tensor, "E D"] | None = None,
 ) -> Float[Tensor, "N D"]:
     """Return the weighted sum of each token's experts: sum_e w_e down_e(act(gate_e x) * up_e x).
 
@@ -167,9 +185,12 @@ def moe_small(
         limit: clips both factors, see nn.activation.gated.
         up_bias: added before the activation.
         down_bias: added to an expert's output.
+        up_scales: of weights in fp8, which are [E, J, D] then; they are widened as they are read.
+        down_scales: likewise, with [E, D, I].
     """
     tokens, top = experts.shape
-    slots, width, inner = tokens * top, x.shape[1], down_weight.shape[1]
+    slots, width = tokens * top, x.shape[1]
+    inner = down_weight.shape[1 if down_scales is None else 2]
     assert slots <= MOST_SLOTS, f"{slots} slots, at most {MOST_SLOTS}"
     assert activation in SUPPORTED, activation
     x, experts, weights = x.contiguous(), experts.contiguous(), weights.contiguous()
@@ -180,7 +201,7 @@ def moe_small(
     hidden = x.new_empty(slots, inner)
     columns, block = 32, 128 if x.dtype != torch.float32 else 32
     _up_kernel[(triton.cdiv(inner, columns), slots)](
-        x, up_weight, up_bias, experts, hidden, slots,
+        x, up_weight, up_bias, up_scales, experts, hidden, slots,
         TOP=top, WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,
         COLUMNS=columns, BLOCK=block, ACTIVATION=activation, LIMIT=limit, GATED=gated,
         HAS_BIAS=up_bias is not None, PRECISION=precision, num_warps=4, num_stages=4,
@@ -188,7 +209,7 @@ def moe_small(
     products = torch.empty(slots, width, device=x.device, dtype=torch.float32)
     columns, block = (64, 64) if x.dtype != torch.float32 else (32, 32)
     _down_kernel[(triton.cdiv(width, columns), slots)](
-        hidden, down_weight, down_bias, weights, experts, products, slots,
+        hidden, down_weight, down_bias, down_scales, weights, experts, products, slots,
         WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,
         COLUMNS=columns, BLOCK=block, HAS_BIAS=down_bias is not None, PRECISION=precision,
         num_warps=4, num_stages=4,

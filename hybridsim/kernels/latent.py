@@ -90,12 +90,14 @@ def _kernel(
             at = tl.maximum(at, 0)
         rows = sequence + at.to(tl.int64)[:, None] * WIDTH
         # One load serves as keys and as values.
-        latent = tl.load(rows + channel[None, :], mask=seen[:, None] & in_rank[None, :], other=0.0)
+        latent = tl.load(
+            rows + channel[None, :], mask=seen[:, None] & in_rank[None, :], other=0.0
+        ).to(query.dtype)
         scores = tl.dot(query, tl.trans(latent), input_precision=PRECISION)
         if ROPE > 0:
             rope = tl.load(
                 rows + RANK + shared[None, :], mask=seen[:, None] & in_rope[None, :], other=0.0
-            )
+            ).to(query.dtype)
             scores = tl.dot(query_rope, tl.trans(rope), scores, input_precision=PRECISION)
         scores = tl.where(seen[None, :], scores * log2_scale, float("-inf"))
         new_largest = tl.maximum(largest, tl.max(scores, 1))

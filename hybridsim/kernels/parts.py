@@ -27,7 +27,8 @@ INTERPRETED_SLOTS = 6  # programs at once where Triton is interpreted
 
 
 @lru_cache(maxsize=None)
-def _slots(device: torch.device, per_multiprocessor: int) -> int:
+def programs_at_once(device: torch.device, per_multiprocessor: int) -> int:
+    """Return how many programs run side by side, so many on each multiprocessor."""
     if device.type == "cpu":
         return INTERPRETED_SLOTS
     here = device if device.type == "cuda" else None  # traced on meta: for the GPU here
@@ -54,7 +55,7 @@ def count_parts(
         outputs: numbers that a row writes, once for every part.
     """
     row_bytes = max(capacity * token_bytes, 1)
-    slots = _slots(device, per_multiprocessor)
+    slots = programs_at_once(device, per_multiprocessor)
     return _count_parts(rows, -(-capacity // LEAST_TOKENS), slots, row_bytes, 4 * outputs)
 
 

@@ -12,7 +12,7 @@ from hybridsim.measure.lock import device_lock
 from hybridsim.measure.plan import Task
 from hybridsim.measure.point import Point, pieces
 from hybridsim.measure.progress import MeasureProgress, compile_progress
-from hybridsim.measure.run import Bench, Limits, require_measurable
+from hybridsim.measure.run import Bench, Limits, require_formats, require_measurable
 from hybridsim.measure.session import begin_session, local_device, make_timer
 from hybridsim.measure.store import Journal, device_store, own_folder
 from hybridsim.measure.timing import Timer
@@ -52,6 +52,7 @@ def measure_missing(
     require_measurable(dtypes)
     kind = _kind_here(hardware)
     timer = make_timer(kind)
+    require_formats(dtypes, timer.device)
     # What another process measures while this one waits is read afterwards, and not measured again.
     with device_lock(timer.device):
         _measure(spec, hardware.name, asked, dtypes, timer)

@@ -38,6 +38,7 @@ from hybridsim.measure.store import (
 from hybridsim.measure.subject import Step, build_block, make_subject
 from hybridsim.measure.timing import Captured, Subject, Timer, Timing, measure
 from hybridsim.measure.warmup import tune
+from hybridsim.model.quantize import wide_weights
 
 CAPTURE_BELOW_S = 20e-3  # least time of a pass beyond which launches no longer matter
 PASSES_SLOWER = 3.0  # than one pass, at worst: queries after a past need a mask
@@ -66,15 +67,35 @@ class Limits:
 
 def require_measurable(dtypes: Dtypes) -> None:
     """Raise HybridsimError for number formats that blocks cannot be built in."""
-    if dtypes.weights not in TORCH_DTYPES or dtypes.activations != dtypes.weights:
+    weights = (*TORCH_DTYPES, "fp8")
+    if dtypes.weights not in weights or dtypes.activations != dtypes.weights:
         raise HybridsimError(
-            f"dtypes.weights={dtypes.weights}: measured are {', '.join(TORCH_DTYPES)},"
+            f"dtypes.weights={dtypes.weights}: measured are {', '.join(weights)},"
             f" with the same dtypes.activations (now {dtypes.activations})"
         )
-    if dtypes.kv != dtypes.weights:
-        raise HybridsimError(f"dtypes.kv={dtypes.kv}: measured only as {dtypes.weights}")
+    caches = ("bf16", "fp8") if dtypes.weights in ("bf16", "fp8") else (dtypes.weights,)
+    if dtypes.kv not in caches:
+        raise HybridsimError(
+            f"dtypes.kv={dtypes.kv}: measured only as {' or '.join(caches)}"
+            f" with dtypes.weights={dtypes.weights}"
+        )
     if dtypes.state != "fp32":
         raise HybridsimError(f"dtypes.state={dtypes.state}: measured only as fp32")
+
+
+def require_formats(dtypes: Dtypes, device: torch.device) -> None:
+    """Raise HybridsimError where a device has no products or conversions of a format."""
+    if "fp8" not in (dtypes.weights, dtypes.kv):
+        return
+    name = "dtypes.weights" if dtypes.weights == "fp8" else "dtypes.kv"
+    wanted = "a CUDA device of compute capability 9.0 or more is needed"
+    if device.type != "cuda":
+        raise HybridsimError(f"{name}=fp8: {wanted}, device={device.type} has no fp8")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (9, 0):
+        raise HybridsimError(f"{name}=fp8: {wanted}, here is {'.'.join(map(str, capability))}")
+    if not choice.installed("triton"):
+        raise HybridsimError(f"{name}=fp8: Triton is needed, whose kernels read fp8, and is absent")
 
 
 class Bench:
@@ -101,6 +122,7 @@ class Bench:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         require_measurable(dtypes)
+        require_formats(dtypes, timer.device)
         self.session, self.timer, self.journal, self.store = session, timer, journal, store
         self.dtypes, self.limits, self.now = dtypes, limits, now
         self.model = Model(session.ceilings.hardware(), dtypes)
@@ -216,7 +238,10 @@ class Bench:
         module = self._block_module(task)
         self._tune_once(module, task)
         choice.clear_report()
-        step = make_subject(module, block, point, passes=passes)
+        if self.dtypes.weights == "fp8":
+            for name in wide_weights(module):
+                choice.note("bf16", name)
+        step = make_subject(module, block, point, passes=passes, fp8_cache=self.dtypes.kv == "fp8")
         work = self.model.work(block, point)
         subject, mode = self._captured(step, work)
         known = (block, point.phase) in self._slowness

@@ -12,6 +12,8 @@ import torch
 from hybridsim.errors import HybridsimError
 from hybridsim.measure.store import Session
 from hybridsim.measure.timing import CudaTimer, HostTimer, Subject, Timer
+from hybridsim.nn.fp8 import scaled_product
+from hybridsim.nn.quantize import quantize_rows
 from hybridsim.options import option_names
 from hybridsim.origin import git_revision, versions
 
@@ -118,6 +120,8 @@ def measure_ceilings(timer: Timer, product_size: int = 0, copy_bytes: int = 0) -
     for name in formats:
         product = _Product(timer.device, size, TORCH_DTYPES[name])
         flops[name] = 2 * size**3 / _median_s(product, timer, runs)
+    if gpu and torch.cuda.get_device_capability(timer.device) >= (9, 0):
+        flops["fp8"] = 2 * size**3 / _median_s(_Fp8Product(timer.device, size), timer, runs)
     copy_s, read_s = (_median_s(move(timer.device, copied), timer, runs) for move in (_Copy, _Read))
     return {"flops_per_s": flops, "bytes_per_s": max(2 * copied / copy_s, copied / read_s)}
 
@@ -139,6 +143,20 @@ class _Product(Subject):
 
     def run(self) -> None:
         torch.mm(self.a, self.b, out=self.out)
+
+
+class _Fp8Product(Subject):
+    """One n x n x n product of rounded matrices, a scale a row of each."""
+
+    def __init__(self, device: torch.device, size: int) -> None:
+        wide = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+        self.a, self.b = (quantize_rows(x) for x in wide)
+
+    def prepare(self, index: int) -> None:
+        pass
+
+    def run(self) -> None:
+        scaled_product(*self.a, *self.b, torch.bfloat16)
 
 
 class _Copy(Subject):

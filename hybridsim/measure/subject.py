@@ -17,9 +17,11 @@ from hybridsim.measure.timing import Subject
 from hybridsim.mixers import MixerSettings
 from hybridsim.model.build import initialize, new_tensors
 from hybridsim.model.model import HybridLayer
+from hybridsim.model.quantize import round_weights
 from hybridsim.nn.cache import LayerCache, ModelCache
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
+from hybridsim.nn.quantize import FP8
 from hybridsim.nn.scale import scaled
 
 INPUT_SETS, ROUTED_INPUT_SETS = 4, 8  # draws of experts differ, so that routing takes more
@@ -55,9 +57,10 @@ def build_block(block: Block, device: str, dtype: str, seed: int = 0) -> nn.Modu
     """Return the module of a block with random weights: the model's own layer for a sublayer.
 
     A routed feed-forward's router passes on the first channels of its input, see `_routed_input`.
-    On the meta device there are shapes only.
+    On the meta device there are shapes only. Weights in "fp8" are rounded from bf16, in which the
+    residual stream is then.
     """
-    with new_tensors(device, dtype):
+    with new_tensors(device, "bf16" if dtype == "fp8" else dtype):
         if block.kind == EMBEDDING:
             module: nn.Module = EmbeddingModule(block)
         elif block.kind == HEAD:
@@ -70,10 +73,19 @@ def build_block(block: Block, device: str, dtype: str, seed: int = 0) -> nn.Modu
         if isinstance(part, MoE):
             with torch.no_grad():
                 part.router.weight.copy_(torch.eye(*part.router.weight.shape))
+    if dtype == "fp8":
+        round_weights(module)
     return module.eval().requires_grad_(False)
 
 
-def make_subject(module: nn.Module, block: Block, point: Point, *, passes: bool = False) -> Step:
+def make_subject(
+    module: nn.Module,
+    block: Block,
+    point: Point,
+    *,
+    passes: bool = False,
+    fp8_cache: bool = False,
+) -> Step:
     """Return what is timed at a point.
 
     Args:
@@ -81,6 +93,7 @@ def make_subject(module: nn.Module, block: Block, point: Point, *, passes: bool 
         block: what it is.
         point: from `pieces`.
         passes: take a long prefill piece by piece, over a growing cache.
+        fp8_cache: keep keys, values and latents in fp8.
     """
     if block.kind == EMBEDDING:
         return TokenStep(module, block, point)
@@ -88,8 +101,9 @@ def make_subject(module: nn.Module, block: Block, point: Point, *, passes: bool 
         return WidthStep(module, block, point)
     assert isinstance(module, HybridLayer)
     if point.phase == DECODE:
-        return DecodeStep(module, block, point)
-    return PrefillStep(module, block, point, PASS_TOKENS if passes else point.context)
+        return DecodeStep(module, block, point, fp8_cache)
+    pass_tokens = PASS_TOKENS if passes else point.context
+    return PrefillStep(module, block, point, pass_tokens, fp8_cache)
 
 
 class Step(Subject):
@@ -114,7 +128,8 @@ class Step(Subject):
     @staticmethod
     def _stream_dtype(module: nn.Module) -> torch.dtype:
         """Return the dtype of the residual stream: that of the largest weight."""
-        return max(module.parameters(), key=lambda p: p.numel()).dtype
+        found = max(module.parameters(), key=lambda p: p.numel()).dtype
+        return torch.bfloat16 if found == FP8 else found
 
     def _num_inputs(self, one: Tensor) -> int:
         if one.numel() * one.element_size() > LARGE_INPUT_BYTES:
@@ -192,8 +207,15 @@ class WidthStep(Step):
 class PrefillStep(Step):
     """A prompt in, a new cache filled."""
 
-    def __init__(self, module: HybridLayer, block: Block, point: Point, pass_tokens: int) -> None:
-        self.pass_tokens = pass_tokens
+    def __init__(
+        self,
+        module: HybridLayer,
+        block: Block,
+        point: Point,
+        pass_tokens: int,
+        fp8_cache: bool = False,
+    ) -> None:
+        self.pass_tokens, self.fp8_cache = pass_tokens, fp8_cache
         super().__init__(module, block, point)
 
     def _draw(self, generator: torch.Generator | None) -> Tensor:
@@ -202,7 +224,7 @@ class PrefillStep(Step):
 
     def _run(self) -> None:
         assert isinstance(self.module, HybridLayer)
-        cache = new_cache(self.module, self.point.context)
+        cache = new_cache(self.module, self.point.context, fp8=self.fp8_cache)
         for part in self.input.split(self.pass_tokens, dim=1):
             cache.begin(part.shape[1])
             self.module(part, cache, _selection(self.block, cache.past_tokens, part))
@@ -212,9 +234,12 @@ class PrefillStep(Step):
 class DecodeStep(Step):
     """One token of each sequence in, after a cache of random content."""
 
-    def __init__(self, module: HybridLayer, block: Block, point: Point) -> None:
+    def __init__(
+        self, module: HybridLayer, block: Block, point: Point, fp8_cache: bool = False
+    ) -> None:
         super().__init__(module, block, point)
-        self.cache = FilledCache(module, self.input, point.step.past_tokens)
+        past = point.step.past_tokens
+        self.cache = FilledCache(module, self.input, past, fp8=fp8_cache)
         self.selection = _selection(block, point.step.past_tokens, self.input)
 
     def _draw(self, generator: torch.Generator | None) -> Tensor:
@@ -267,12 +292,15 @@ def _selection(block: Block, past_tokens: int, x: Tensor) -> Tensor | None:
     return drawn.long()
 
 
-def new_cache(layer: HybridLayer, reserved_tokens: int) -> ModelCache:
-    """Return an empty cache of one layer."""
+def new_cache(layer: HybridLayer, reserved_tokens: int, *, fp8: bool = False) -> ModelCache:
+    """Return an empty cache of one layer; keys, values and latents in fp8, or as they come."""
     caches: dict[str, LayerCache] = {
         name: mixer.new_cache(reserved_tokens) for name, mixer in layer.named_mixers()
     }
-    return ModelCache(caches)
+    cache = ModelCache(caches)
+    if fp8:
+        cache.store_in_fp8()
+    return cache
 
 
 class FilledCache:
@@ -282,11 +310,12 @@ class FilledCache:
         layer: a layer with mixers.
         x: [B, 1, D], what its steps take.
         tokens: tokens seen.
+        fp8: keys, values and latents in fp8.
     """
 
-    def __init__(self, layer: HybridLayer, x: Tensor, tokens: int) -> None:
+    def __init__(self, layer: HybridLayer, x: Tensor, tokens: int, *, fp8: bool = False) -> None:
         self.tokens = tokens
-        self.cache = new_cache(layer, tokens + 1)
+        self.cache = new_cache(layer, tokens + 1, fp8=fp8)
         self.cache.make_static(tokens + 1, x.device)
         with torch.inference_mode():
             self.cache.begin(1)

@@ -8,7 +8,8 @@ Options, each KEY=VALUE:
     variants   also mixers with other head counts (default: true)
     out        folder of the journal DEVICE.jsonl; finished points in it and shipped ones are left
     device     cuda or cpu (default: cuda)
-    dtype      of weights, activations and cache (default: bf16)
+    dtype      of weights and activations (default: bf16); products in fp8 leave the rest in bf16
+    kv         of keys, values and latents in the cache (default: as dtype)
     budget_s   seconds after which nothing more begins (default: 420)
     cap_s      seconds of one run beyond which a point is marked and not run (default: 25)
     sampling_s seconds of sampling a point (default: 0.6)
@@ -63,6 +64,7 @@ DEFAULTS = {
     "out": "outputs/measurements",
     "device": "cuda",
     "dtype": "bf16",
+    "kv": "",
     "budget_s": "420",
     "cap_s": "25",
     "sampling_s": "0.6",
@@ -106,14 +108,15 @@ def parse_options(arguments: list[str]) -> Options:
         given[key] = value
     if given["device"] not in ("cuda", "cpu"):
         raise unknown("device", given["device"], ("cuda", "cpu"), "device")
-    dtype = given["dtype"]
+    dtype, kv = given["dtype"], given["kv"] or given["dtype"]
+    columns = "bf16" if dtype == "fp8" else dtype
     return Options(
         specs=_names(given["specs"]),
         fine=_names(given["fine"]),
         variants=_switch(given, "variants"),
         out=Path(given["out"]),
         device=given["device"],
-        dtypes=Dtypes(weights=dtype, activations=dtype, kv=dtype, conv_state=dtype),
+        dtypes=Dtypes(weights=dtype, activations=dtype, kv=kv, conv_state=columns),
         budget_s=_number(given, "budget_s"),
         cap_s=_number(given, "cap_s"),
         sampling_s=_number(given, "sampling_s"),

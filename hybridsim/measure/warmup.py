@@ -47,7 +47,7 @@ def trace(points: dict[Block, list[Point]], dtypes: Dtypes) -> None:
         for point in wanted:
             # No shape function, or what Triton cannot write down: compiled at its first use.
             with suppress(RuntimeError, NotImplementedError, TypeError, ValueError):
-                make_subject(module, block, point).run()
+                make_subject(module, block, point, fp8_cache=dtypes.kv == "fp8").run()
 
 
 def warm_up(

@@ -67,6 +67,7 @@ def causal_attention(
                 query[:, 0], key, value, _length(key, length), scale, sinks=sinks
             )
             return found[:, None]
+    key, value = key.to(query.dtype), value.to(query.dtype)  # from a cache in fp8
     if length is not None:
         return _step_attention(query, key, value, scale, sinks, length)
     plain = sinks is None and window is None

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridsim.kernels.choice import note
+from hybridsim.nn.quantize import FP8, saturated
+
 FIRST_CAPACITY = 64
 Past = int | Tensor  # tokens seen before a pass; on the device, [1], in a step of a static cache
 
@@ -59,6 +62,7 @@ class TokenBuffer:
         clock: of the static cache that this is part of, else None.
         valid: [1], how many entries that the last `append` returned are set, on the device; where
             it exceeds their number, or is None, all are.
+        in_fp8: entries are stored in fp8, without a scale.
     """
 
     window: int | None = None
@@ -67,13 +71,29 @@ class TokenBuffer:
     storage: Tensor | None = None
     clock: Clock | None = None
     valid: Tensor | None = None
+    in_fp8: bool = False
 
     def append(self, entries: Tensor) -> Tensor:
         """Add entries [B, T, ...]; return all that a query of these tokens may see.
 
         A step of one token over a static cache returns the whole storage, in any order, of which
-        `valid` entries are set.
+        `valid` entries are set. In fp8 a step returns what is stored, which kernels widen as they
+        read; several tokens get their own entries back, or all of them widened to their dtype.
         """
+        if not self.in_fp8:
+            return self._append(entries)
+        seen = self._append(saturated(entries))
+        if entries.shape[1] == 1:
+            note("kv_cache", "fp8")
+            return seen
+        if seen.shape[1] == entries.shape[1]:
+            note("kv_cache", "fp8, written")
+            return entries
+        note("kv_cache", f"fp8, widened to {entries.dtype}".replace("torch.", ""))
+        return seen.to(entries.dtype)
+
+    def _append(self, entries: Tensor) -> Tensor:
+        """Add entries as they are stored; return all that a query may see, likewise."""
         if self.clock is not None:
             return self._append_static(entries, self.clock)
         if self.window is not None:
@@ -117,18 +137,16 @@ class TokenBuffer:
             return self.storage[:, :end]
         size = self.storage.shape[1]
         kept = self._slots(max(past - size, 0), past)
-        seen = torch.cat((self.storage.index_select(1, kept), entries), dim=1)
+        seen = torch.cat((_bytes(self.storage).index_select(1, kept), _bytes(entries)), dim=1)
         newest = min(entries.shape[1], size)
-        self.storage.index_copy_(1, self._slots(end - newest, end), entries[:, -newest:])
-        return seen
+        slots = self._slots(end - newest, end)
+        _bytes(self.storage).index_copy_(1, slots, _bytes(entries[:, -newest:]))
+        return seen.view(entries.dtype)
 
     def _append_step(self, entries: Tensor, clock: Clock, storage: Tensor) -> Tensor:
         self.valid = clock.length
         slot = clock.position if self.window is None else clock.position % storage.shape[1]
-        if storage.element_size() == 1:  # fp8, which torch copies as bytes only
-            storage.view(torch.uint8).index_copy_(1, slot, entries.view(torch.uint8))
-        else:
-            storage.index_copy_(1, slot, entries)
+        _bytes(storage).index_copy_(1, slot, _bytes(entries))
         return storage
 
     def _slots(self, first: int, end: int) -> Tensor:
@@ -162,12 +180,26 @@ class TokenBuffer:
             self.storage = None
 
 
+def _bytes(x: Tensor) -> Tensor:
+    """Return fp8 as bytes, which is all that torch copies by index; other tensors as they are."""
+    return x.view(torch.uint8) if x.dtype == FP8 else x
+
+
 class LayerCache(ABC):
     """What one mixer keeps for a batch of sequences."""
 
     @abstractmethod
     def buffers(self) -> list[TokenBuffer]:
         """Return the parts that grow with the tokens."""
+
+    def store_in_fp8(self) -> None:
+        """Keep keys, values and latents in fp8 from now on; before the first pass."""
+        for buffer in self.attended():
+            buffer.in_fp8 = True
+
+    def attended(self) -> list[TokenBuffer]:
+        """Return the parts that are attended to: keys and values, but no index keys."""
+        return []
 
     def tensors(self) -> list[Tensor]:
         """Return everything that is kept, spare capacity included."""
@@ -200,6 +232,9 @@ class KeyValueCache(LayerCache):
         parts = (self.keys, self.values, self.index_keys)
         return [part for part in parts if part is not None]
 
+    def attended(self) -> list[TokenBuffer]:
+        return [self.keys, self.values]
+
 
 @dataclass
 class LatentCache(LayerCache):
@@ -212,6 +247,9 @@ class LatentCache(LayerCache):
     def buffers(self) -> list[TokenBuffer]:
         parts = (self.latents, self.index_keys, self.index_scales)
         return [part for part in parts if part is not None]
+
+    def attended(self) -> list[TokenBuffer]:
+        return [self.latents]
 
 
 class RecurrentCache(LayerCache):
@@ -291,6 +329,11 @@ class ModelCache:
         self.clock = Clock(device)
         for layer in self.layers.values():
             layer.make_static(capacity, self.clock)
+
+    def store_in_fp8(self) -> None:
+        """Keep keys, values and latents in fp8 from now on; before the first pass."""
+        for layer in self.layers.values():
+            layer.store_in_fp8()
 
     @property
     def past_tokens(self) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hybridsim.ffn.dense.settings import DenseSettings
 from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
+from hybridsim.nn.linear import linear
 from hybridsim.nn.scale import scaled
 
 
@@ -26,9 +27,8 @@ class Dense(FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         s = self.settings
         if s.gated:
-            gate_up = self.gate_up_proj(x)
+            gate_up = linear(self.gate_up_proj, x)
             inner = gated(s.activation, gate_up, s.gate_scale, s.activation_limit)
         else:
-            inner = PLAIN[s.activation](self.up_proj(x))
-        projected: Tensor = self.down_proj(inner)
-        return scaled(projected, s.down_scale)
+            inner = PLAIN[s.activation](linear(self.up_proj, x))
+        return scaled(linear(self.down_proj, inner), s.down_scale)

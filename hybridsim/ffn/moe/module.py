@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from hybridsim.ffn.dense.module import Dense
 from hybridsim.ffn.dense.settings import DenseSettings
-from hybridsim.ffn.moe.ops import grouped_linear, route, weighted_sum
+from hybridsim.ffn.moe.ops import grouped_linear, route, scaled_grouped_linear, weighted_sum
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.kernels.choice import choose
 from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
 from hybridsim.nn.precision import wide
+from hybridsim.nn.quantize import quantize_rows
 
 
 class MoE(FeedForward):
@@ -66,11 +67,17 @@ class MoE(FeedForward):
 
 
 class Experts(nn.Module):
-    """The routed experts' weights, stacked: [E, inputs, outputs], biases [E, outputs]."""
+    """The routed experts' weights, stacked: [E, inputs, outputs], biases [E, outputs].
+
+    Once in fp8 they are [E, outputs, inputs], as torch's scaled products want them, with a scale an
+    output.
+    """
 
     gate_up_proj_bias: nn.Parameter | None
     up_proj_bias: nn.Parameter | None
     down_proj_bias: nn.Parameter | None
+    up_scales: Tensor | None
+    down_scales: Tensor | None
 
     def __init__(self, settings: MoESettings, width: int) -> None:
         super().__init__()
@@ -84,6 +91,18 @@ class Experts(nn.Module):
             self.up_proj_bias = self._bias(inner)
         self.down_proj = nn.Parameter(torch.empty(s.num_experts, inner, width))
         self.down_proj_bias = self._bias(width)
+        for name in ("up_scales", "down_scales"):
+            self.register_buffer(name, None)
+
+    def round_to_fp8(self) -> None:
+        """Hold the weights in fp8 from now on; products take rows in fp8 too, see nn.fp8."""
+        up = "gate_up_proj" if self.settings.gated else "up_proj"
+        for name, scales in ((up, "up_scales"), ("down_proj", "down_scales")):
+            # One expert at a time: all of them in float32 might not fit.
+            rounded = [quantize_rows(matrix.T.contiguous()) for matrix in getattr(self, name).data]
+            codes = torch.stack([part for part, _ in rounded])
+            setattr(self, name, nn.Parameter(codes, requires_grad=False))
+            setattr(self, scales, torch.stack([part for _, part in rounded]))
 
     def _bias(self, outputs: int) -> nn.Parameter | None:
         s = self.settings
@@ -114,7 +133,8 @@ class Experts(nn.Module):
         chosen = flat[order]
         # (The sorted rows have no name: they are large, and not needed again.)
         inner = self._inner(x[order // experts.shape[1]], counts, chosen)
-        out = _plus(grouped_linear(inner, self.down_proj, counts), self.down_proj_bias, chosen)
+        out = _product(inner, self.down_proj, self.down_scales, counts)
+        out = _plus(out, self.down_proj_bias, chosen)
         return weighted_sum(out, order, weights)
 
     def _fused(
@@ -133,17 +153,26 @@ class Experts(nn.Module):
             limit=s.activation_limit,
             up_bias=self.gate_up_proj_bias if s.gated else self.up_proj_bias,
             down_bias=self.down_proj_bias,
+            up_scales=self.up_scales,
+            down_scales=self.down_scales,
         )
         return found
 
     def _inner(self, rows: Tensor, counts: Tensor, chosen: Tensor) -> Tensor:
         activation = self.settings.activation
         if self.settings.gated:
-            both = grouped_linear(rows, self.gate_up_proj, counts)
+            both = _product(rows, self.gate_up_proj, self.up_scales, counts)
             both = _plus(both, self.gate_up_proj_bias, chosen)
             return gated(activation, both, limit=self.settings.activation_limit)
-        up = grouped_linear(rows, self.up_proj, counts)
+        up = _product(rows, self.up_proj, self.up_scales, counts)
         return PLAIN[activation](_plus(up, self.up_proj_bias, chosen))
+
+
+def _product(rows: Tensor, weight: Tensor, scales: Tensor | None, counts: Tensor) -> Tensor:
+    if scales is None:
+        found: Tensor = grouped_linear(rows, weight, counts)
+        return found
+    return scaled_grouped_linear(rows, weight, scales, counts)
 
 
 def _sort_key(experts: Tensor, num_experts: int) -> Tensor:

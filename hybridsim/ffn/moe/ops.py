@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hybridsim.ffn.moe.settings import MoESettings
-from hybridsim.kernels.choice import choose
+from hybridsim.kernels.choice import REFERENCE, choose, note, on_gpu
 from hybridsim.nn.library import operator
 from hybridsim.nn.precision import wide
+from hybridsim.nn.quantize import quantize_rows
 
 GATHERED_ROWS = 64  # rows for which copies of their experts' matrices are no burden
 
@@ -40,6 +41,33 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         return x @ weight[0]  # whatever the experts, the same shape and FLOPs
     pieces = x.split(counts.tolist())
     return torch.cat([rows @ weight[e] for e, rows in enumerate(pieces) if rows.shape[0]])
+
+
+def scaled_grouped_linear(
+    x: Float[Tensor, "M I"],
+    codes: Float[Tensor, "E O I"],
+    scales: Float[Tensor, "E O"],
+    counts: Int[Tensor, " E"],
+) -> Float[Tensor, "M O"]:
+    """Return each row, rounded to fp8, times the transposed fp8 matrix of its expert.
+
+    Args:
+        x: sorted by expert.
+        codes: the matrices.
+        scales: of each output.
+        counts: rows of each expert.
+    """
+    rows, row_scales = quantize_rows(x)
+    if on_gpu(x):
+        note("fp8_experts", "torch _scaled_grouped_mm, rows")
+        ends = counts.cumsum(0).to(torch.int32)
+        return torch._scaled_grouped_mm(
+            rows, codes.mT, row_scales, scales, ends, out_dtype=x.dtype, use_fast_accum=True
+        )
+    note("fp8_experts", REFERENCE)
+    wide_weight = (codes.float() * scales[..., None]).mT.contiguous()
+    found: Tensor = grouped_linear(rows.float() * row_scales[:, None], wide_weight, counts)
+    return found.to(x.dtype)
 
 
 def _rows_are_aligned(weight: Tensor) -> bool:

@@ -9,6 +9,7 @@ from hybridsim.components import NormSettings
 from hybridsim.mixers.attention.settings import AttentionSettings
 from hybridsim.nn.attention import causal_attention
 from hybridsim.nn.cache import KeyValueCache, LayerCache, Past, TokenBuffer
+from hybridsim.nn.linear import linear, linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.rope import RotaryEmbedding
@@ -60,13 +61,15 @@ class Attention(SequenceMixer):
         """Return queries [B, T, H, K], keys and values [B, T, H_kv, K], and the gate's input."""
         s, gate = self.settings, None
         x = scaled(x, s.input_scale)
-        q = self.q_proj(x).unflatten(-1, (s.num_heads, -1))
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = linears(*((layer, x) for layer in layers))
+        q = q.unflatten(-1, (s.num_heads, -1))
         if s.output_gate:
             q, gate = q.chunk(2, dim=-1)  # each head's query, then its gate
         q = self.q_norm(q)
-        k = self.k_norm(self.k_proj(x).unflatten(-1, (s.num_kv_heads, s.head_dim)))
+        k = self.k_norm(k.unflatten(-1, (s.num_kv_heads, s.head_dim)))
         k = scaled(k, s.key_scale)
-        v = self.v_proj(x).unflatten(-1, (s.num_kv_heads, s.head_dim))
+        v = v.unflatten(-1, (s.num_kv_heads, s.head_dim))
         if self.rope is not None:
             q, k = self.rope(q, past_tokens), self.rope(k, past_tokens)
         return q, k, v, gate
@@ -75,8 +78,7 @@ class Attention(SequenceMixer):
         """Return the layer's output from the heads' [B, T, H, K]."""
         if gate is not None:
             out = out * gate.sigmoid()
-        projected: Tensor = self.o_proj(out.flatten(-2))
-        return scaled(projected, self.settings.output_scale)
+        return scaled(linear(self.o_proj, out.flatten(-2)), self.settings.output_scale)
 
 
 class _AllHeadsNorm(RMSNorm):

@@ -123,6 +123,7 @@ def block_attention(
     if kernel is not None:
         found: Tensor = kernel(query, key, value, blocks, block_size, first, scale)
         return found
+    key, value = key.to(query.dtype), value.to(query.dtype)  # from a cache in fp8
     positions = first + torch.arange(query.shape[1], device=query.device)
     parts = zip(
         query.split(QUERIES_AT_ONCE, 1),

@@ -13,6 +13,7 @@ from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
 from hybridsim.nn.delta_rule import write_strength
+from hybridsim.nn.linear import linear, linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, gated_rms_norm, l2_normalize, sum_normalize
 from hybridsim.nn.precision import wide
@@ -65,7 +66,7 @@ class DeltaNet(SequenceMixer):
     def project(self, x: Tensor, cache: RecurrentCache | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k [B, T, H, K], normalised and q scaled, and v [B, T, H, V], in float32."""
         s = self.settings
-        mixed = torch.cat((self.q_proj(x), self.k_proj(x), self.v_proj(x)), dim=-1)
+        mixed = torch.cat(linears(*((p, x) for p in (self.q_proj, self.k_proj, self.v_proj))), -1)
         if self.conv1d is not None:
             mixed = self.conv1d(mixed, cache)
         parts = wide(mixed).split((s.key_dim, s.key_dim, s.value_dim), dim=-1)
@@ -80,5 +81,4 @@ class DeltaNet(SequenceMixer):
             out = self.o_norm(out)
         else:
             out = gated_rms_norm(out, self.g_proj(x).view_as(out), self.o_norm, "silu")
-        projected: Tensor = self.o_proj(out.to(x.dtype).flatten(-2))
-        return projected
+        return linear(self.o_proj, out.to(x.dtype).flatten(-2))

@@ -10,6 +10,7 @@ from hybridsim.mixers.gated_deltanet.ops import gated_delta_rule
 from hybridsim.mixers.gated_deltanet.settings import GatedDeltaNetSettings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.linear import linear, linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide_zeros
@@ -45,8 +46,9 @@ class GatedDeltaNet(SequenceMixer):
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
-        q, k, v, z = self.project(x, cache)
-        raw_decay, raw_strength = self.gates(x)
+        mixed, scalars = linears((self.in_proj_qkvz, x), (self.in_proj_ba, x))
+        q, k, v, z = self._convolved(mixed, cache)
+        raw_decay, raw_strength = self._gates(scalars)
         state = cache.state if cache is not None else None
         if state is None:
             state = wide_zeros(q, x.shape[0], s.num_v_heads, s.head_k_dim, s.head_v_dim)
@@ -65,25 +67,24 @@ class GatedDeltaNet(SequenceMixer):
         if cache is not None:
             cache.state = state
         gated = gated_rms_norm(out, z, self.o_norm, "silu")
-        projected: Tensor = self.o_proj(gated.to(x.dtype).flatten(-2))
-        return projected
+        return linear(self.o_proj, gated.to(x.dtype).flatten(-2))
 
-    def project(
-        self, x: Tensor, cache: RecurrentCache | None
+    def _convolved(
+        self, mixed: Tensor, cache: RecurrentCache | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return q, k [B, T, H, K], v and the output gate z [B, T, HV, V]."""
         s = self.settings
         group = s.num_v_heads // s.num_heads
         # The checkpoint's order: for each key head its q, k, the values of its group, their z.
         sizes = (s.head_k_dim, s.head_k_dim, group * s.head_v_dim, group * s.head_v_dim)
-        parts = self.in_proj_qkvz(x).unflatten(-1, (s.num_heads, -1)).split(sizes, dim=-1)
+        parts = mixed.unflatten(-1, (s.num_heads, -1)).split(sizes, dim=-1)
         q, k, v = self.conv1d.split([part.flatten(-2) for part in parts[:3]], cache)
         q, k = (t.unflatten(-1, (s.num_heads, s.head_k_dim)) for t in (q, k))
         v = v.unflatten(-1, (s.num_v_heads, s.head_v_dim))
         return q, k, v, parts[3].reshape(v.shape)
 
-    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _gates(self, scalars: Tensor) -> tuple[Tensor, Tensor]:
         """Return what decays and write strengths are computed from, [B, T, HV]."""
-        parts = self.in_proj_ba(x).unflatten(-1, (self.settings.num_heads, 2, -1))
+        parts = scalars.unflatten(-1, (self.settings.num_heads, 2, -1))
         b, a = (part.flatten(-2) for part in parts.unbind(-2))
         return a, b

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from hybridsim.mixers.kda.ops import kimi_delta_attention
 from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
+from hybridsim.nn.linear import linear, linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide_zeros
@@ -55,8 +58,10 @@ class KimiDeltaAttention(SequenceMixer):
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
-        q, k, v = self.project(x, cache)
-        raw_decay, raw_strength = self.gates(x)
+        layers = (self.q_proj, self.k_proj, self.v_proj, self.b_proj, *self._first_gates())
+        *mixed, raw_strength, raw_decay, gate = linears(*((layer, x) for layer in layers))
+        raw_decay, gate = self._gates(raw_decay, gate)
+        q, k, v = self._convolved(mixed, cache)
         state = cache.state if cache is not None else None
         if state is None:
             state = wide_zeros(q, x.shape[0], s.num_heads, s.head_dim, s.head_dim)
@@ -75,25 +80,27 @@ class KimiDeltaAttention(SequenceMixer):
         )
         if cache is not None:
             cache.state = state
-        return self.output(x, out)
+        gated = gated_rms_norm(out, gate.view_as(out), self.o_norm, "sigmoid")
+        return linear(self.o_proj, gated.to(x.dtype).flatten(-2))
 
-    def project(self, x: Tensor, cache: RecurrentCache | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return q, k, v after the convolution, [B, T, H, K] each."""
+    def _convolved(
+        self, parts: Sequence[Tensor], cache: RecurrentCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return q, k, v [B, T, H, K] from the projections [B, T, H K]."""
         s = self.settings
-        parts = self.conv1d.split((self.q_proj(x), self.k_proj(x), self.v_proj(x)), cache)
-        q, k, v = (part.unflatten(-1, (s.num_heads, s.head_dim)) for part in parts)
+        mixed = self.conv1d.split(parts, cache)
+        q, k, v = (part.unflatten(-1, (s.num_heads, s.head_dim)) for part in mixed)
         return q, k, v
 
-    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what decays [B, T, H, K] and write strengths [B, T, H] are computed from."""
-        s = self.settings
-        raw = self.f_proj(x) if s.gate_rank is None else self.f_b_proj(self.f_a_proj(x))
-        return raw.unflatten(-1, (s.num_heads, s.head_dim)), self.b_proj(x)
+    def _first_gates(self) -> tuple[nn.Linear, nn.Linear]:
+        """Return what the layer's input goes through on the way to the decay and to the gate."""
+        if self.settings.gate_rank is None:
+            return self.f_proj, self.g_proj
+        return self.f_a_proj, self.g_a_proj
 
-    def output(self, x: Tensor, out: Tensor) -> Tensor:
-        """Return the layer's output from the heads' [B, T, H, K]."""
-        direct = self.settings.gate_rank is None
-        gate = self.g_proj(x) if direct else self.g_b_proj(self.g_a_proj(x))
-        gated = gated_rms_norm(out, gate.view_as(out), self.o_norm, "sigmoid")
-        projected: Tensor = self.o_proj(gated.to(x.dtype).flatten(-2))
-        return projected
+    def _gates(self, decay: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what decays [B, T, H, K] are computed from, and the output gate [B, T, H K]."""
+        s = self.settings
+        if s.gate_rank is not None:
+            decay, gate = linears((self.f_b_proj, decay), (self.g_b_proj, gate))
+        return decay.unflatten(-1, (s.num_heads, s.head_dim)), gate

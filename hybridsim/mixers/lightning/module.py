@@ -10,6 +10,7 @@ from hybridsim.mixers.lightning.ops import decay_slopes, lightning_attention
 from hybridsim.mixers.lightning.settings import LightningAttentionSettings
 from hybridsim.nn.activation import PLAIN
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
+from hybridsim.nn.linear import linear, linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide
@@ -51,7 +52,8 @@ class LightningAttention(SequenceMixer):
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         assert cache is None or isinstance(cache, RecurrentCache)
         s = self.settings
-        q, k, v = self.project(x, past_tokens)
+        mixed, gate = linears((self.qkv_proj, x), (self.output_gate, x))
+        q, k, v = self.project(mixed, past_tokens)
         slopes = wide(self.slopes)
         state = cache.state if cache is not None else None
         if state is None:
@@ -59,14 +61,12 @@ class LightningAttention(SequenceMixer):
         out, state = lightning_attention(q, k, v, slopes, state, chunk_size=s.chunk_size, like=x)
         if cache is not None:
             cache.state = state
-        gated = gated_rms_norm(out.flatten(-2), self.output_gate(x), self.o_norm, "sigmoid")
-        projected: Tensor = self.o_proj(gated.to(x.dtype))
-        return projected
+        gated = gated_rms_norm(out.flatten(-2), gate, self.o_norm, "sigmoid")
+        return linear(self.o_proj, gated.to(x.dtype))
 
-    def project(self, x: Tensor, past_tokens: Past) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, mixed: Tensor, past_tokens: Past) -> tuple[Tensor, Tensor, Tensor]:
         """Return q, k and v in float32, [B, T, H, K] each."""
         s = self.settings
-        mixed = self.qkv_proj(x)
         if s.activation != "none":
             mixed = PLAIN[s.activation](mixed)
         # MiniMax's order: for each head its q, k and v.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
 from hybridsim.nn.attention import causal_attention, latent_attention
 from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
+from hybridsim.nn.linear import linear
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
@@ -61,13 +62,13 @@ class MultiHeadLatentAttention(SequenceMixer):
 
     def query_latent(self, x: Tensor) -> Tensor:
         """Return the query's bottleneck [B, T, q_lora_rank], or x where there is none."""
-        return x if self.settings.q_lora_rank is None else self.q_a_norm(self.q_a_proj(x))
+        return x if self.settings.q_lora_rank is None else self.q_a_norm(linear(self.q_a_proj, x))
 
     def project_query(self, latent: Tensor, past_tokens: Past) -> Tensor:
         """Return queries [B, T, H, nope + rope], rotated."""
         s = self.settings
         projection = self.q_proj if s.q_lora_rank is None else self.q_b_proj
-        query: Tensor = projection(latent).unflatten(-1, (s.num_heads, s.qk_head_dim))
+        query: Tensor = linear(projection, latent).unflatten(-1, (s.num_heads, s.qk_head_dim))
         if self.rope is None:
             return query
         nope, rope = query.split((s.qk_nope_head_dim, s.qk_rope_head_dim), dim=-1)
@@ -76,7 +77,7 @@ class MultiHeadLatentAttention(SequenceMixer):
     def project_latent(self, x: Tensor, past_tokens: Past) -> Tensor:
         """Return the cached [B, T, R + rope]: the normalised latent and the rotated channels."""
         s = self.settings
-        latent, rope = self.kv_a_proj(x).split((s.kv_lora_rank, s.qk_rope_head_dim), dim=-1)
+        latent, rope = linear(self.kv_a_proj, x).split((s.kv_lora_rank, s.qk_rope_head_dim), dim=-1)
         if self.rope is not None:
             rope = self.rope(rope[..., None, :], past_tokens).squeeze(-2)
         return torch.cat((self.kv_a_norm(latent), rope), dim=-1)
@@ -121,8 +122,7 @@ class MultiHeadLatentAttention(SequenceMixer):
         if self.settings.head_gate:
             gate = wide(self.g_proj(x)).sigmoid().to(out.dtype)
             out = out * gate[..., None]
-        projected: Tensor = self.o_proj(out.flatten(-2))
-        return projected
+        return linear(self.o_proj, out.flatten(-2))
 
 
 def _per_head(x: Tensor, weight: Tensor) -> Tensor:

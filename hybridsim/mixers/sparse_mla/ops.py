@@ -131,6 +131,7 @@ def selected_attention(
     if kernel is not None:
         found: Tensor = kernel(query, latents, tokens, scale, value_dim)
         return found
+    latents = latents.to(query.dtype)  # from a cache in fp8
     parts = zip(query.split(QUERIES_AT_ONCE, 1), tokens.split(QUERIES_AT_ONCE, 1), strict=True)
     return torch.cat([_attend(q, latents, t, value_dim, scale) for q, t in parts], dim=1)
 
