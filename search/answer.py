@@ -70,6 +70,7 @@ def answer(
         "importance": importance_rows(evaluator, found),
         "rank_agreement": rank_agreement(evaluator, known),
         "ledger": ledger(evaluator, found),
+        "reliability": reliability(evaluator, found),
         "enumerated": classes,
         "origin": origin,
     }
@@ -229,6 +230,15 @@ def ledger(evaluator: Evaluator, found: Sequence[Tried]) -> list[Document]:
         }
         for index, name in enumerate(names)
     ]
+
+
+def reliability(evaluator: Evaluator, found: Sequence[Tried]) -> list[str]:
+    """Return a line on each proxy that trained something; none for a surrogate or costs alone."""
+    if not evaluator.trained or evaluator.quality is None:
+        return []
+    used = sorted({one.fidelity for one in found})
+    lines = [evaluator.quality.reliability(fidelity) for fidelity in used]
+    return [line for line in lines if line]
 
 
 def hypervolume_history(box: Box, found: Sequence[Tried]) -> list[Document]:

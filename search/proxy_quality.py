@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from hybridsim.errors import HybridsimError
 from hybridsim.spec.parse import spec_dict
 from hybridsim.train.proxy import ProxySettings, load_proxy
+from hybridsim.train.reliability import summary_line
 from search.candidate import Candidate
 from search.objectives import Value
 from search.pareto import Z_90
@@ -67,6 +68,9 @@ class ProxyQuality(Quality):
         return [
             {task: _value(known[key][task], spread[task]) for task in self.tasks} for key in twins
         ]
+
+    def reliability(self, fidelity: int) -> str:
+        return summary_line(self.fidelities[fidelity].name)
 
     def _trained(self, new: dict[str, Candidate], fidelity: int) -> dict[str, Seeds]:
         specs = [self._space.spec(candidate) for candidate in new.values()]

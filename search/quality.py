@@ -47,6 +47,10 @@ class Quality(ABC):
     def scores(self, candidates: Sequence[Candidate], fidelity: int) -> list[Scores]:
         """Return each candidate's scores: accuracies in 0 to 1 with 90 % intervals."""
 
+    def reliability(self, fidelity: int) -> str:
+        """Return the line on how far such scores can be trusted; "" where none are of trainings."""
+        return ""
+
 
 def weighted(scores: Scores, weights: Mapping[str, float]) -> Value:
     """Return the weighted mean of scores; their errors are taken as independent."""

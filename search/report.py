@@ -25,6 +25,7 @@ def report(document: Document) -> RenderableType:
         *_gain_parts(document),
         *_importance_parts(document),
         ledger_table(document),
+        _reliability_text(document),
         _rank_text(document),
         commands(document),
     ]
@@ -166,6 +167,12 @@ def ledger_table(document: Document) -> Table:
         for row in document["ledger"]
     ]
     return table("Spent", ("length", "trials", "candidates", "for baselines", "time"), rows)
+
+
+def _reliability_text(document: Document) -> Text:
+    """Return how far the proxies that were used can be trusted, a line each."""
+    # (Studies written by earlier versions have none.)
+    return Text("".join(f"{line}\n" for line in document.get("reliability", ())))
 
 
 def _rank_text(document: Document) -> Text:

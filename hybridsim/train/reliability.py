@@ -57,8 +57,9 @@ def summary_line(proxy: str) -> str:
     """Return the line on a proxy's reliability that every report of its results carries."""
     record = shipped_record(proxy)
     if record is None:
-        return f"reliability of this proxy: not measured; hybridsim validate proxy={proxy} does it"
+        does_it = f"hybridsim validate proxy={proxy} does it"
+        return f"reliability of the proxy {proxy}: not measured; {does_it}"
     counts = ", ".join(f"{count} {verdict}" for verdict, count in record["counts"].items())
     key = {f["name"]: f["figures"] for f in record["findings"]}
-    shown = "; ".join(key[name] for name in ("retest", "budget") if name in key)
-    return f"reliability of this proxy ({record['device']}): {counts}. {shown}"
+    shown = "; ".join([counts, *(key[name] for name in ("retest", "budget") if name in key)])
+    return f"reliability of the proxy {proxy} ({record['device']}): {shown}"

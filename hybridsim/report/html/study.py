@@ -19,7 +19,7 @@ from hybridsim.report.figures import (
 )
 from hybridsim.report.html.letters import OTHER
 from hybridsim.report.html.runs import Record, Run
-from hybridsim.report.html.sections import Section
+from hybridsim.report.html.sections import Section, sentence
 from hybridsim.report.html.study_rows import FRONT, PLAIN, TRIED, StudyRows
 
 GAIN_COLUMNS = (
@@ -92,6 +92,7 @@ def _lead(document: Record, study: StudyRows) -> tuple[str, ...]:
         lines.append(f"The gain over plain patterns is not resolved: {document['advice']}.")
     if document.get("origin", {}).get("quality") == "surrogate":
         lines.append("Qualities are of a stated formula (surrogate), not of trainings.")
+    lines += map(sentence, document.get("reliability", ()))
     return tuple(lines)
 
 

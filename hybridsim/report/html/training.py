@@ -7,7 +7,7 @@ from typing import Any
 from hybridsim.report.figures import Column, Table
 from hybridsim.report.html.letters import used
 from hybridsim.report.html.runs import Record, Run
-from hybridsim.report.html.sections import Facts, Section
+from hybridsim.report.html.sections import Facts, Section, sentence
 from hybridsim.report.training import curve_figures, scores_figure
 from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
@@ -41,7 +41,7 @@ def section(run: Run) -> Section:
         title=f"{document['spec']['name']}, trained as a proxy",
         lead=(
             "Scores are of held-out sequences; intervals are 95 % ones over seeds.",
-            _sentence(summary_line(document["proxy"]["name"])),
+            sentence(summary_line(document["proxy"]["name"])),
         ),
         facts=_facts(document),
         pattern=twin.layer_letters,
@@ -49,10 +49,6 @@ def section(run: Run) -> Section:
         figures=(scores_figure(document["scores"]), *curve_figures(run.rows("curves"))),
         tables=tuple(table for table in _tables(document) if table.rows),
     )
-
-
-def _sentence(line: str) -> str:
-    return f"{line[0].upper()}{line[1:]}."
 
 
 def _facts(document: Record) -> Facts:
