@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,10 @@ class Quality(ABC):
     def reliability(self, fidelity: int) -> str:
         """Return the line on how far such scores can be trusted; "" where none are of trainings."""
         return ""
+
+    def pressure(self, fidelity: int) -> dict[str, Any] | None:
+        """Return what its tasks ask of the base's state; None where nothing is trained."""
+        return None
 
 
 def weighted(scores: Scores, weights: Mapping[str, float]) -> Value:

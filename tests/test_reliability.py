@@ -14,14 +14,16 @@ from rich.console import Console
 from test_proxy_quality import FakeRun
 
 from hybridsim import load_spec
+from hybridsim.errors import HybridsimError
 from hybridsim.options import read_option
 from hybridsim.paths import CONF_DIR
 from hybridsim.report.html.runs import find_runs
 from hybridsim.report.html.sections import builders, sections
+from hybridsim.report.html.study import command
 from hybridsim.train import reliability
 from hybridsim.train.arena import PATTERNS
 from hybridsim.train.reliability import VERDICTS, Finding, document_of, summary_line
-from search.answer import reliability as lines_of
+from search.answer import of_proxies
 from search.notebook import load_study
 from search.report import report
 from search.run import open_search
@@ -80,11 +82,16 @@ def test_a_study_of_proxies_says_it_everywhere(
     assert "not measured" in document["reliability"][-1]
     printed = shown(document)
     assert all(line in printed for line in document["reliability"])
+    line = "pressure on the state, quick: recall asks 1; agent_128k asks 2 of kimi_linear"
+    assert [pressure["proxy"] for pressure in document["pressure"]] == used
+    assert line in printed
     view = load_study("tried")._repr_html_()
+    assert line in view
     assert FIGURES["budget"] in view
     (run,) = find_runs([tmp_path / "studies/tried"], builders())
     (section,) = sections([run])
     assert any(FIGURES["budget"] in line for line in section.lead)
+    assert tuple(line.split(": ", 1)) in section.facts
 
 
 def test_only_proxies_that_trained_something_are_told_of() -> None:
@@ -92,7 +99,23 @@ def test_only_proxies_that_trained_something_are_told_of() -> None:
     quality = SimpleNamespace(reliability=lambda fidelity: names[fidelity])
     evaluator: Any = SimpleNamespace(trained=["quality"], quality=quality)
     tried: Any = [SimpleNamespace(fidelity=fidelity) for fidelity in (2, 0, 0)]
-    assert lines_of(evaluator, tried) == ["quick", "deep"]
+    assert of_proxies(evaluator, tried, lambda q, n: q.reliability(n)) == ["quick", "deep"]
+
+
+@pytest.mark.usefixtures("record")
+def test_a_study_keeps_the_pressure_it_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridsim.train.run.ProxyRun", FakeRun)
+    made = searched(tmp_path, monkeypatch, "proxy", ["quick"], pressure="workload")
+    again = searched(tmp_path, monkeypatch, "proxy", ["quick"], trials=3)
+    for document in (made, again):
+        assert document["pressure"][0]["tasks"] == {"recall": 2.0}
+        assert "(a made-up device, at its own pressure)" in document["reliability"][0]
+    with pytest.raises(HybridsimError, match="was made with pressure=workload, not 4"):
+        searched(tmp_path, monkeypatch, "proxy", ["quick"], pressure=4)
+    (run,) = find_runs([tmp_path / "studies/tried"], builders())
+    assert " quality=proxy pressure=workload seed=0 " in command(run)
 
 
 @pytest.mark.usefixtures("record")
@@ -104,13 +127,14 @@ def test_without_trainings_there_is_nothing_to_trust(
     quality: str, objectives: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = searched(tmp_path, monkeypatch, quality, ["quick"], objectives=objectives)
-    assert document["reliability"] == []
+    assert document["reliability"] == document["pressure"] == []
     assert "reliability" not in shown(document)
 
 
 def searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quality: str, fidelities: list[str],
     objectives: tuple[str, ...] | list[str] = ("decode_latency", "quality"), trials: int = 2,
+    pressure: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the document of a small study with its folder written."""
     monkeypatch.setenv("HYBRIDSIM_STUDIES", str(tmp_path / "studies"))
@@ -118,9 +142,11 @@ def searched(
         **{key: read_option(key, name) for key, name in
            {"workload": "agent_128k", "hardware": "h200", "space": "placement"}.items()},
         "sampler": {"kind": "random"}, "dtypes": {}, "objectives": objectives, "quality": quality,
-        "fidelities": fidelities, "device": "cpu", "storage": None, "study": "tried",
+        "pressure": pressure, "fidelities": fidelities, "device": "cpu", "storage": None,
+        "study": "tried",
     }  # fmt: skip
-    search = open_search(load_spec("kimi_linear"), fields, 0, ())
+    overrides = [] if pressure is None else [f"pressure={pressure}"]
+    search = open_search(load_spec("kimi_linear"), fields, 0, overrides)
     document = search.run(trials, 1, baselines=False)
     search.write(document, pictures=False)
     return document

@@ -66,8 +66,8 @@ def command(run: Run) -> str:
     document = run.document
     origin = document.get("origin", {})
     names = ",".join(o["name"] for o in document["objectives"])
-    keys = ("workload", "hardware", "space", "quality", "seed")
-    words = [f"{key}={origin[key]}" for key in keys if key in origin]
+    keys = ("workload", "hardware", "space", "quality", "pressure", "seed")
+    words = [f"{key}={origin[key]}" for key in keys if origin.get(key) is not None]
     if "base" in origin:
         words.insert(0, f"spec={origin['base']}")
     if "sampler" in origin:
@@ -100,6 +100,8 @@ def _facts(document: Record) -> list[tuple[str, str]]:
     origin = document.get("origin", {})
     keys = ("base", "workload", "hardware", "space", "quality")
     facts = [(key, str(origin[key])) for key in keys if key in origin]
+    for pressure in document.get("pressure", ()):
+        facts.append((f"pressure on the state, {pressure['proxy']}", pressure["line"]))
     facts.append(("hypervolume", f"{document['hypervolume']:.4f}"))
     for name, agreement in (document.get("rank_agreement") or {}).items():
         text = f"Spearman {agreement['spearman']:.3f} ({agreement['provenance']})"
