@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from statistics import NormalDist
 from typing import Any
@@ -18,7 +18,7 @@ from search.gain import gains
 from search.importance import layer_importance
 from search.objectives import QUALITY, TRAINED, Value
 from search.pareto import front_probability, non_dominated
-from search.quality import deviation
+from search.quality import Quality, deviation
 from search.records import Tried, best_known
 from search.reference import Box
 from search.space import Space
@@ -70,6 +70,8 @@ def answer(
         "importance": importance_rows(evaluator, found),
         "rank_agreement": rank_agreement(evaluator, known),
         "ledger": ledger(evaluator, found),
+        "reliability": of_proxies(evaluator, found, lambda q, fidelity: q.reliability(fidelity)),
+        "pressure": of_proxies(evaluator, found, lambda q, fidelity: q.pressure(fidelity)),
         "enumerated": classes,
         "origin": origin,
     }
@@ -229,6 +231,20 @@ def ledger(evaluator: Evaluator, found: Sequence[Tried]) -> list[Document]:
         }
         for index, name in enumerate(names)
     ]
+
+
+def of_proxies(
+    evaluator: Evaluator, found: Sequence[Tried], told: Callable[[Quality, int], Any]
+) -> list[Any]:
+    """Return what is told of each proxy that trained something.
+
+    Nothing for a surrogate or costs alone.
+    """
+    quality = evaluator.quality
+    if not evaluator.trained or quality is None:
+        return []
+    lines = [told(quality, fidelity) for fidelity in sorted({one.fidelity for one in found})]
+    return [line for line in lines if line]
 
 
 def hypervolume_history(box: Box, found: Sequence[Tried]) -> list[Document]:

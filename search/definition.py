@@ -16,9 +16,10 @@ from hybridsim.hardware import parse_hardware
 from hybridsim.measure.model_times import device_times
 from hybridsim.origin import git_revision, versions
 from hybridsim.spec.parse import parse_spec
+from hybridsim.train.proxy import check_pressure
 from hybridsim.workload import parse_workload
 from search.objectives import Objective, find_objective
-from search.quality import QUALITIES
+from search.quality import PROXY, QUALITIES
 from search.settings import parse_space
 from search.space import Serve, Space
 
@@ -41,6 +42,7 @@ class Definition:
         quality_weights: of tasks; empty for all alike.
         fidelities: names of the proxies, the shortest first.
         device: of the trainings: "auto", "cpu" or "cuda".
+        pressure: that the proxies' tasks put on the base's state, see `check_pressure`.
     """
 
     spec: dict[str, Any]
@@ -53,10 +55,13 @@ class Definition:
     quality_weights: dict[str, Any] = field(default_factory=dict)
     fidelities: tuple[str, ...] = ()
     device: str = "auto"
+    pressure: Any = None
 
     def __post_init__(self) -> None:
         if self.quality not in QUALITIES:
             raise bad_value("quality", self.quality, f"must be one of {', '.join(QUALITIES)}")
+        if check_pressure(self.pressure) is not None and self.quality != PROXY:
+            raise bad_value("pressure", self.pressure, "is of trainings; needs quality=proxy")
         if not self.objectives:
             raise bad_value("objectives", list(self.objectives), "give at least one")
         if len(set(self.objectives)) < len(self.objectives):

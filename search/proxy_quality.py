@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean, variance
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridsim.errors import HybridsimError
 from hybridsim.spec.parse import spec_dict
 from hybridsim.train.proxy import ProxySettings, load_proxy
+from hybridsim.train.reliability import summary_line
 from search.candidate import Candidate
 from search.objectives import Value
 from search.pareto import Z_90
@@ -38,18 +39,25 @@ class ProxyQuality(Quality):
         proxies: names in conf/proxy, the shortest first.
         folder: for scores of twins, checkpoints and learning rates.
         device: "auto", "cpu" or "cuda".
+        pressure: of their tasks on the base's state, the same for all candidates; see `press`.
 
     Raises:
-        HybridsimError: no proxy is named, or no task is in all of them.
+        HybridsimError: no proxy is named, no task is in all of them, or the pressure does not fit.
     """
 
     def __init__(
-        self, space: Space, proxies: Sequence[str], folder: Path, device: str = "auto"
+        self,
+        space: Space,
+        proxies: Sequence[str],
+        folder: Path,
+        device: str = "auto",
+        pressure: float | str | None = None,
     ) -> None:
         if not proxies:
             raise HybridsimError("fidelities=[]: give the name of a proxy")
         self._space, self._folder, self._device = space, folder, device
-        self._proxies = [load_proxy(name) for name in proxies]
+        self._pressure = pressure
+        self._proxies = [self._pressed(load_proxy(name)) for name in proxies]
         self.fidelities = tuple(Fidelity(p.name, p.seeds) for p in self._proxies)
         self.tasks = _common_tasks(self._proxies)
         self._known: list[dict[str, Seeds]] = [{} for _ in proxies]
@@ -67,6 +75,22 @@ class ProxyQuality(Quality):
         return [
             {task: _value(known[key][task], spread[task]) for task in self.tasks} for key in twins
         ]
+
+    def reliability(self, fidelity: int) -> str:
+        return summary_line(self.fidelities[fidelity].name, self._pressure is not None)
+
+    def pressure(self, fidelity: int) -> dict[str, Any]:
+        from hybridsim.train.pressed import pressure_record
+
+        proxy, workload = self._proxies[fidelity], self._space.serve.workload
+        return pressure_record(self._pressure, proxy, self._space.base, workload)
+
+    def _pressed(self, proxy: ProxySettings) -> ProxySettings:
+        if self._pressure is None:
+            return proxy
+        from hybridsim.train.pressed import press
+
+        return press(proxy, self._pressure, self._space.base, self._space.serve.workload)
 
     def _trained(self, new: dict[str, Candidate], fidelity: int) -> dict[str, Seeds]:
         specs = [self._space.spec(candidate) for candidate in new.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +47,14 @@ class Quality(ABC):
     @abstractmethod
     def scores(self, candidates: Sequence[Candidate], fidelity: int) -> list[Scores]:
         """Return each candidate's scores: accuracies in 0 to 1 with 90 % intervals."""
+
+    def reliability(self, fidelity: int) -> str:
+        """Return the line on how far such scores can be trusted; "" where none are of trainings."""
+        return ""
+
+    def pressure(self, fidelity: int) -> dict[str, Any] | None:
+        """Return what its tasks ask of the base's state; None where nothing is trained."""
+        return None
 
 
 def weighted(scores: Scores, weights: Mapping[str, float]) -> Value:

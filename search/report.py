@@ -25,6 +25,7 @@ def report(document: Document) -> RenderableType:
         *_gain_parts(document),
         *_importance_parts(document),
         ledger_table(document),
+        _proxies_text(document),
         _rank_text(document),
         commands(document),
     ]
@@ -166,6 +167,16 @@ def ledger_table(document: Document) -> Table:
         for row in document["ledger"]
     ]
     return table("Spent", ("length", "trials", "candidates", "for baselines", "time"), rows)
+
+
+def _proxies_text(document: Document) -> Text:
+    """Return what the proxies that were used asked, and how far they can be trusted."""
+    # (Studies written by earlier versions have neither.)
+    lines = [
+        f"pressure on the state, {pressure['proxy']}: {pressure['line']}"
+        for pressure in document.get("pressure", ())
+    ]
+    return Text("".join(f"{line}\n" for line in (*lines, *document.get("reliability", ()))))
 
 
 def _rank_text(document: Document) -> Text:

@@ -13,6 +13,7 @@ from hybridsim.errors import HybridsimError
 from hybridsim.origin import git_revision, versions
 from hybridsim.spec.parse import spec_dict
 from hybridsim.spec.schema import ModelSpec
+from hybridsim.train.proxy import check_pressure
 from search.answer import Document, answer, with_advice
 from search.definition import Definition, parse_definition, settle, write_definition
 from search.engine import Engine
@@ -204,6 +205,7 @@ class Search:
             "space": definition.space["name"],
             "quality": definition.quality if self.evaluator.trained else NONE,
             "quality_weights": self.evaluator.weights,
+            "pressure": definition.pressure,
             "sampler": asdict(self._sampler),
             "seed": self._seed,
             "storage": self._shown,
@@ -231,7 +233,13 @@ def make_quality(definition: Definition, space: Space, folder: Path, seed: int) 
     if definition.quality == PROXY:
         from search.proxy_quality import ProxyQuality
 
-        return ProxyQuality(space, definition.fidelities, folder / TRAINING, definition.device)
+        return ProxyQuality(
+            space,
+            definition.fidelities,
+            folder / TRAINING,
+            definition.device,
+            check_pressure(definition.pressure),
+        )
     return SurrogateQuality(space, seed)
 
 

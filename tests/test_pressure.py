@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +21,16 @@ from hybridsim.dtypes import Dtypes
 from hybridsim.errors import SpecError
 from hybridsim.mixers import MixerSettings, mixer_cost
 from hybridsim.options import read_option
+from hybridsim.train.pressed import press, pressure_record
+from hybridsim.train.proxy import PRESSURES, check_pressure, load_proxy
 from hybridsim.train.tasks import IGNORED, TASKS, parse_task
 from hybridsim.train.tasks.pressure import (
     PRESSED,
-    PRESSURES,
     Pressure,
+    associations,
     key_channels,
     pressure_on,
+    resized,
     task_at,
 )
 from hybridsim.workload import Workload, parse_workload
@@ -131,6 +138,130 @@ def test_pressure_out_of_reach_is_one_line() -> None:
     with pytest.raises(SpecError, match=r"^pressure=0: must be at least 1$|must be above 0$"):
         task_at("mqar", 0.0, 64)
     assert task_at("needle", 4, 64, max_length=256).length == 256
+
+
+@pytest.mark.parametrize("kind", sorted(set(PRESSED) - {"needle"}))
+@pytest.mark.parametrize("pressure", PRESSURES)
+def test_a_task_says_what_it_asks(kind: str, pressure: float) -> None:
+    assert associations(task_at(kind, pressure, 16)) == 16 * pressure
+    assert associations(resized(TASKS[kind](), pressure, 16, 1024)) == 16 * pressure
+
+
+def test_tasks_without_a_rule_ask_nothing_that_is_known() -> None:
+    asked = {kind for kind in TASKS if kind != "text" and associations(TASKS[kind]()) is not None}
+    assert asked == set(PRESSED)
+
+
+# A proxy under pressure
+
+
+def test_a_proxy_at_its_own_pressure_is_itself() -> None:
+    """Its recall asks 16 pairs of 16 key channels (quick), 32 of 32 (standard)."""
+    kimi, chat = load_spec("kimi_linear"), workload("chat")
+    quick, standard = load_proxy("quick"), load_proxy("standard")
+    assert press(quick, 1, kimi, chat) == quick
+    assert press(standard, 1, kimi, chat).tasks["recall"] == standard.tasks["recall"]
+    assert press(quick, None, kimi, chat) is quick
+
+
+def test_pressure_changes_sizes_alone() -> None:
+    """At 2 for 16 key channels: 32 pairs, which 31 keys of a vocabulary of 64 cannot be."""
+    quick = load_proxy("quick", ["training.steps=7"])
+    quick = replace(
+        quick, tasks={**quick.tasks, "recall": {**quick.tasks["recall"], "power_a": 0.5}}
+    )
+    pressed = press(quick, 2, load_spec("kimi_linear"), workload("chat"))
+    sizes = {"num_pairs": 32, "length": 128, "vocab_size": 256}
+    assert pressed.tasks["recall"] == {**quick.tasks["recall"], **sizes}
+    assert {**vars(pressed), "tasks": None} == {**vars(quick), "tasks": None}
+    assert pressed.tasks["language"] == quick.tasks["language"]
+
+
+@pytest.mark.parametrize("name", ["quick", "standard"])
+@pytest.mark.parametrize("pressure", PRESSURES)
+def test_every_task_of_a_pressed_proxy_can_be_trained(name: str, pressure: float) -> None:
+    proxy = press(load_proxy(name), pressure, load_spec("kimi_linear"), workload("chat"))
+    for task in proxy.tasks:
+        batch = proxy.task(task).sample(0, 0, 2, split="held_out")
+        assert (batch.answers != IGNORED).any()
+
+
+def test_a_workload_presses_on_the_proxy_as_on_the_full_model() -> None:
+    kimi = load_spec("kimi_linear")
+    for name, pairs in (("chat", 8), ("retrieval_32k", 8), ("agent_128k", 32), ("million", 64)):
+        pressed = press(load_proxy("quick"), "workload", kimi, workload(name))
+        assert pressed.tasks["recall"]["num_pairs"] == pairs
+
+
+@pytest.mark.parametrize(("spec", "channels"), [("nemotron_h_8b", 128), ("qwen3_next", 32)])
+def test_the_twins_own_state_is_pressed_on(spec: str, channels: int) -> None:
+    """Mamba-2's 16 heads of 8; gated delta rule's value heads are twice the proxy's 2."""
+    given = (load_spec(spec), workload("chat"))
+    pressed = press(load_proxy("quick"), 2, *given)
+    assert pressed.tasks["recall"]["num_pairs"] == 2 * channels
+    record = pressure_record(2, pressed, *given)
+    assert (record["key_channels"], record["tasks"]) == (channels, {"recall": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("spec", "load", "line"),
+    [
+        ("kimi_linear", "agent_128k", "recall asks 1; agent_128k asks 2 of kimi_linear"),
+        ("kimi_linear", "million", "recall asks 1; million asks 16 of kimi_linear,"
+         " more than the hardest (4)"),
+        ("llama31_8b", "chat", "recall asks -; chat asks - of llama31_8b,"
+         " which has no recurrent state"),
+    ],
+)  # fmt: skip
+def test_the_record_says_both_pressures(spec: str, load: str, line: str) -> None:
+    record = pressure_record(None, load_proxy("quick"), load_spec(spec), workload(load))
+    assert record["line"] == line
+    assert (record["workload_asks"] is None) == (record["tasks"]["recall"] is None)
+
+
+def test_an_all_full_model_gets_the_tasks_of_the_proxys_own_sizes() -> None:
+    pressed = press(load_proxy("quick"), 2, load_spec("llama31_8b"), workload("chat"))
+    assert pressed.tasks["recall"]["num_pairs"] == 2 * 16
+
+
+@pytest.mark.parametrize("value", [3, 0, -1, True, "1/2", "worload", [1], math.nan])
+def test_another_pressure_is_one_line(value: Any) -> None:
+    allowed = "must be one of 0.5, 1, 2, 4, workload, or null"
+    with pytest.raises(SpecError, match=f"{allowed}$") as error:
+        check_pressure(value)
+    assert str(error.value).startswith(f"pressure={value}: ")
+
+
+@pytest.mark.parametrize(
+    ("proxy", "tasks", "spec", "pressure", "message"),
+    [
+        ("quick", ("recall",), "llama31_8b", "workload",
+         r"^pressure=workload: llama31_8b has no recurrent state; give one of 0.5, 1, 2, 4"),
+        ("quick", ("language",), "kimi_linear", 2,
+         r"^pressure=2: none of the proxy's tasks language has a pressure"),
+        ("deep", ("tracking",), "kimi_linear", 4,
+         r"^pressure of proxy=deep, task tracking: pressure=4: variable_tracking has 4096 tokens"
+         r" then; at most 2048$"),
+    ],
+)  # fmt: skip
+def test_a_pressure_that_cannot_be_is_one_line(
+    proxy: str, tasks: tuple[str, ...], spec: str, pressure: Any, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        press(load_proxy(proxy).only(tasks), pressure, load_spec(spec), workload("chat"))
+
+
+@pytest.mark.slow
+def test_the_command_trains_under_pressure(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hybridsim", "train", "spec=kimi_linear_tiny", "format=json",
+               "tasks=[recall]", "pressure=2", "proxy.training.steps=2", "proxy.seeds=1",
+               "pictures=false", "device=cpu"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert document["pressure"]["option"] == 2
+    assert document["pressure"]["tasks"] == {"recall": 2.0}
+    assert document["proxy"]["tasks"]["recall"]["num_pairs"] == 32
+    assert document["pressure"]["line"].startswith("recall asks 2; chat asks ")
 
 
 def rows(first: str) -> list[list[str]]:

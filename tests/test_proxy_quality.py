@@ -26,9 +26,11 @@ class FakeRun:
     """Gives scores by the share of full layers of the twin's model, and counts trainings."""
 
     trained: list[str] = []
+    tasks: list[dict[str, Any]] = []  # of each run
 
     def __init__(self, proxy: ProxySettings, **_: Any) -> None:
         self.proxy = proxy
+        FakeRun.tasks.append(proxy.tasks)
 
     def train(self, specs: list[Any]) -> list[Any]:
         made = []
@@ -45,7 +47,7 @@ class FakeRun:
 
 @pytest.fixture
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeRun.trained = []
+    FakeRun.trained, FakeRun.tasks = [], []
     monkeypatch.setattr("hybridsim.train.run.ProxyRun", FakeRun)
 
 
@@ -79,6 +81,22 @@ def test_another_length_is_another_training(tmp_path: Path) -> None:
     quality.scores([OTHER], 0)
     quality.scores([OTHER], 1)
     assert len(FakeRun.trained) == 2
+
+
+@pytest.mark.usefixtures("_fake")
+def test_all_candidates_get_the_tasks_of_the_bases_pressure(tmp_path: Path) -> None:
+    """The base's KDA faces 2 at 128k tokens: 32 pairs on the twin's 16 key channels."""
+    quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu", "workload")
+    quality.scores([ALIKE[0], OTHER, Candidate("F" * 27)], 0)
+    assert len(FakeRun.trained) == 3
+    assert [tasks["recall"]["num_pairs"] for tasks in FakeRun.tasks] == [32]
+    assert quality.pressure(0)["line"] == "recall asks 2; agent_128k asks 2 of kimi_linear"
+    # Scores at another pressure are of other trainings.
+    other = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
+    other.scores([OTHER], 0)
+    assert len(FakeRun.trained) == 4
+    assert FakeRun.tasks[-1] == load_proxy("quick").tasks
+    assert other.pressure(0)["line"] == "recall asks 1; agent_128k asks 2 of kimi_linear"
 
 
 @pytest.mark.parametrize(

@@ -349,6 +349,8 @@ def test_another_definition_is_refused() -> None:
         ({"objectives": ["quality:mqar"]}, "no such task"),
         ({"quality": "none"}, "quality needs quality=proxy or quality=surrogate"),
         ({"quality": "good"}, "quality=good: must be one of"),
+        ({"pressure": 3}, "pressure=3: must be one of 0.5, 1, 2, 4, workload, or null"),
+        ({"pressure": 2}, "pressure=2: is of trainings; needs quality=proxy"),
         ({"quality_weights": {"maths": 1}}, "quality_weights=maths: no such task"),
         ({"quality_weights": {"recall": -1}}, "quality_weights.recall=-1"),
         ({"study": "a/b"}, "study=a/b: must be letters"),

@@ -17,9 +17,10 @@ from hybridsim.errors import HybridsimError, SpecError
 from hybridsim.spec.load import load_spec, spec_names
 from hybridsim.train.curriculum import rate_factor, stages
 from hybridsim.train.data import Examples
+from hybridsim.train.decoder import LAYERS
 from hybridsim.train.depth import apportion, resample_layers
 from hybridsim.train.optim import StackedOptimizer
-from hybridsim.train.population import LOOP, VMAP, Member, Population
+from hybridsim.train.population import LAST, LOOP, VMAP, Member, Population
 from hybridsim.train.proxy import ModelSize, ProxySettings, Training, load_proxy
 from hybridsim.train.quality import (
     A_BETTER,
@@ -35,6 +36,8 @@ from hybridsim.train.reliability import summary_line
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.scale import full_pattern, scale_spec
 from hybridsim.train.step import PopulationStep
+from hybridsim.train.tasks import Task
+from hybridsim.train.tasks.compression import Compression
 from hybridsim.train.trainer import (
     DIVERGED,
     LEARNT,
@@ -73,9 +76,15 @@ def trained_a_little(population: Population) -> Population:
     return population
 
 
-def trainer(given: list[Member], path: Path | None = None, **training: float) -> Trainer:
+COMPRESSION = Compression(vocab_size=17, length=11)
+TASKS = {"each": TINY.task("recall"), "last": COMPRESSION}  # by where their answers are read
+
+
+def trainer(
+    given: list[Member], path: Path | None = None, task: Task = TASKS["each"], **training: float
+) -> Trainer:
     return Trainer(
-        given, TINY.task("recall"), name="recall", training=replace(TINY.training, **training),
+        given, task, name=task.kind, training=replace(TINY.training, **training),
         conv_size=4, device="cpu", checkpoint=path,
     )  # fmt: skip
 
@@ -221,13 +230,69 @@ def test_every_gradient_is_clipped_by_its_own_models_norm() -> None:
     torch.testing.assert_close(norms, torch.full((2,), 2 * math.sqrt(count)))
 
 
+def test_a_decoder_knows_no_more_of_a_sequence_than_its_last_state() -> None:
+    """As plain modules compute it, model by model; the tokens at the positions are not read."""
+    population = trained_a_little(Population(members(), 4, "cpu", reads_at=LAST))
+    tokens = torch.randint(32, (2, 3, 16))
+    positions = torch.tensor([0, 5, 15]).expand(2, 3, 3)
+    found = population.logits(tokens, positions)
+    states, half = population.hidden(tokens)[:, :, -1], torch.arange(8)
+    for model in range(2):
+        first, second, embed = (
+            population.parameters[name][model] for name in ("decoder_in", "decoder_out", "embed")
+        )
+        for place, position in enumerate((0, 5, 15)):
+            angles = position / 10_000 ** (half / 7)
+            x = states[model] + math.sqrt(2) * torch.cat([angles.sin(), angles.cos()])
+            x = unit(torch.nn.functional.gelu(unit(x) @ first)) @ second
+            torch.testing.assert_close(found[model, :, place], unit(x) @ embed.mT)
+
+
+def unit(x: torch.Tensor) -> torch.Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def test_decoders_of_a_population_are_those_of_each_model_by_itself() -> None:
+    together = Population(members(seeds=3), 4, "cpu", reads_at=LAST)
+    for seed, one in enumerate(members(seeds=3)):
+        alone = Population([one], 4, "cpu", reads_at=LAST)
+        for name in LAYERS:
+            assert torch.equal(alone.parameters[name][0], together.parameters[name][seed])
+    assert not set(LAYERS) & set(Population(members(), 4, "cpu").parameters)
+
+
 # Training
 
 
+def test_compression_is_learnt_from_the_last_state() -> None:
+    """More than chance, 1/16, and than the commonest token's share, 0.23, which knows no place.
+
+    (Copying each token where it stands would score 1 at once.)
+    """
+    proxy = replace(TINY, model=replace(TINY.model, hidden_size=64))
+    twin = scale_spec(load_spec("linear_attention_tiny"), proxy)
+    draws = COMPRESSION.sample(0, 0, 4096).answers[:, :-1]
+    commonest = torch.nn.functional.one_hot(draws, 16).sum(1).amax(1).double().mean() / 10
+    steps = {"steps": 300, "evaluate_every": 100, "batch_size": 64, "test_size": 128}
+    (found,) = trainer([Member(twin, 0, (0.01, 0.01))], task=COMPRESSION, **steps).run()
+    assert 4 * COMPRESSION.chance > float(commonest) > 0.2
+    assert found.score is not None
+    assert commonest + 0.05 < found.score < 0.9
+
+
+def test_models_on_compression_train_together_as_alone() -> None:
+    together = trainer(members(seeds=3), task=COMPRESSION).run()
+    for one, found in zip(members(seeds=3), together, strict=True):
+        (alone,) = trainer([one], task=COMPRESSION).run()
+        assert losses_of(found) == pytest.approx(losses_of(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("reads_at", TASKS)
 def test_training_starts_alike_and_goes_on_from_a_checkpoint_on_the_same_curve(
-    tmp_path: Path,
+    reads_at: str, tmp_path: Path
 ) -> None:
-    whole = trainer(members()).run()
+    task = TASKS[reads_at]
+    whole = trainer(members(), task=task).run()
     path = tmp_path / "state.pt"
 
     class Killed(Exception):
@@ -237,18 +302,19 @@ def test_training_starts_alike_and_goes_on_from_a_checkpoint_on_the_same_curve(
         if path.exists():
             raise Killed
 
-    first = trainer(members(), path)
+    first = trainer(members(), path, task)
     first.on_look = kill
     with pytest.raises(Killed):
         first.run()
-    again = trainer(members(), path).run()
+    again = trainer(members(), path, task).run()
     assert [o.curve for o in again] == [o.curve for o in whole]
     assert [o.score for o in again] == [o.score for o in whole]
 
 
-def test_models_that_have_learnt_stop_and_the_others_go_on_as_before() -> None:
-    alone = trainer(members(seeds=3)).run()
-    some = trainer(members(seeds=3))
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_models_that_have_learnt_stop_and_the_others_go_on_as_before(task: Task) -> None:
+    alone = trainer(members(seeds=3), task=task).run()
+    some = trainer(members(seeds=3), task=task)
     scores, looked = some.scores, []
 
     def second_has_learnt(examples: Examples) -> tuple[torch.Tensor, torch.Tensor]:

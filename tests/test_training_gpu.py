@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import TINY, VARIED, members, trained_a_little
+from test_training import TASKS, TINY, VARIED, members, trained_a_little
 
 from hybridsim.spec.load import load_spec
 from hybridsim.train.data import gathered
@@ -30,11 +30,13 @@ def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
         assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
 
 
+@pytest.mark.parametrize("reads_at", TASKS)
 @pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "gla_tiny"])
-def test_a_captured_step_trains_as_an_eager_one(name: str) -> None:
-    task, losses = TINY.task("recall"), {}
+def test_a_captured_step_trains_as_an_eager_one(name: str, reads_at: str) -> None:
+    task, losses = TASKS[reads_at], {}
     for captured in (False, True):
-        step = PopulationStep(Population(members(name), 4, "cuda"), TINY.training, "fp32")
+        population = Population(members(name), 4, "cuda", reads_at=reads_at)
+        step = PopulationStep(population, TINY.training, "fp32")
         taken = CapturedStep(step) if captured else step
         rows = []
         for number in range(EAGER_STEPS + 4):
@@ -50,8 +52,11 @@ def test_a_captured_step_trains_as_an_eager_one(name: str) -> None:
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_a_proxy_trains_on_the_device(precision: str, tmp_path: Path) -> None:
-    proxy = replace(TINY, precision={"cpu": "fp32", "cuda": precision})
+    compression = {"kind": "compression", "vocab_size": 17, "length": 11}
+    tasks = {**TINY.tasks, "compression": compression}
+    proxy = replace(TINY, tasks=tasks, precision={"cpu": "fp32", "cuda": precision})
     specs = [load_spec("kimi_linear_tiny"), load_spec("minimax_m1_tiny")]
     for trained in ProxyRun(proxy, device="cuda", folder=tmp_path).train(specs):
-        assert [o.cause for o in trained.outcomes["recall"]] == ["", ""]
-        assert trained.profile.scores["recall"] is not None
+        for task in tasks:
+            assert [o.cause for o in trained.outcomes[task]] == ["", ""]
+            assert trained.profile.scores[task] is not None

@@ -31,13 +31,17 @@ def main(cfg: DictConfig) -> float:
     fields = config.plain(cfg)
     spec, chosen = config.take_spec(fields), config.take_format(fields)
     pictures = config.take_switch(fields, "pictures")
+    from hybridsim.train.pressed import press, pressure_record
     from hybridsim.train.progress import TrainingProgress
+    from hybridsim.train.proxy import check_pressure
     from hybridsim.train.record import train_record
     from hybridsim.train.run import ProxyRun, pick_device
     from hybridsim.workload import parse_workload
 
     workload = parse_workload(fields["workload"])
-    proxy, started = take_proxy(fields), time.perf_counter()
+    pressure = check_pressure(fields["pressure"])
+    proxy = press(take_proxy(fields), pressure, spec, workload)
+    started = time.perf_counter()
     with TrainingProgress() as progress:
         run = ProxyRun(
             proxy,
@@ -50,6 +54,7 @@ def main(cfg: DictConfig) -> float:
     document = train_record(
         trained,
         run,
+        pressure=pressure_record(pressure, proxy, spec, workload),
         weights=_weights(workload.quality_weights, proxy),
         overrides=config.task_overrides(),
         wall_s=time.perf_counter() - started,
@@ -114,7 +119,7 @@ def _show(document: dict[str, Any], run: ProxyRun, chosen: str, folder: Path) ->
         from hybridsim.report.training import train_report
         from hybridsim.train.record import ledger_lines
 
-        lines = ledger_lines(run.ledger)
+        lines = ledger_lines(run.ledger, document["pressure"])
         print_report(train_report(document, lines, document["reliability"]))
         log.info("written to %s", folder)
     if all(score is None for score in document["scores"].values()):

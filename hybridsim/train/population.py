@@ -21,9 +21,11 @@ from hybridsim.components import NormSettings
 from hybridsim.kernels.choice import forcing
 from hybridsim.model.model import HybridLayer, HybridLM
 from hybridsim.spec.schema import ModelSpec
+from hybridsim.train.decoder import decoded, decoder_weights
 from hybridsim.train.twin import build_twin
 
 VMAP, LOOP = "vmap", "loop"
+EACH, LAST = "each", "last"
 
 
 @final
@@ -79,6 +81,8 @@ class Population:
         conv_size: taps of the convolutions that mixers without one get, 0 for none.
         device: where they live.
         batching: "vmap" or "loop", see the module; by default what suits the device.
+        reads_at: where logits are read, as a task says it: "each" position's own hidden state, or
+            the "last" one's, by a decoder that is trained with the model.
     """
 
     def __init__(
@@ -87,10 +91,11 @@ class Population:
         conv_size: int,
         device: torch.device | str,
         batching: str | None = None,
+        reads_at: str = EACH,
     ) -> None:
         self.members = list(members)
         self.device = torch.device(device)
-        self.conv_size = conv_size
+        self.conv_size, self.reads_at = conv_size, reads_at
         self.batching = batching or (VMAP if self.device.type == "cuda" else LOOP)
         self.norm: NormSettings = members[0].spec.norm
         self.parameters: dict[str, Tensor] = {}
@@ -106,6 +111,10 @@ class Population:
         everyone = list(range(len(models)))
         self._add("embed", [m.embed.weight for m in models], everyone)
         self._add("norm", [m.norm.weight for m in models], everyone)
+        if self.reads_at == LAST:
+            decoders = [decoder_weights(m.spec.hidden_size, m.seed) for m in self.members]
+            for name in decoders[0]:
+                self._add(name, [decoder[name] for decoder in decoders], everyone)
         for layer in range(self.members[0].spec.num_layers):
             self.groups.append(self._layer_groups(models, layer))
 
@@ -194,7 +203,10 @@ class Population:
     def logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return logits [M, B, n, V] at positions [M, B, n] of tokens [M, B, T]."""
         x = self.hidden(tokens)
-        chosen = x.gather(2, positions[..., None].expand(-1, -1, -1, x.shape[-1]))
+        if self.reads_at == LAST:
+            chosen = decoded(self.parameters, x[:, :, -1], positions, self.norm.eps)
+        else:
+            chosen = x.gather(2, positions[..., None].expand(-1, -1, -1, x.shape[-1]))
         flat = chosen.flatten(1, 2) @ self.parameters["embed"].to(chosen.dtype).mT
         logits: Tensor = flat.unflatten(1, chosen.shape[1:3])
         return logits

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 OPTIMIZERS = ("adamw", "muon")
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("fp32", "tf32", "bf16")
+PRESSURES = (0.5, 1.0, 2.0, 4.0)  # associations for each that a state keeps: tasks/pressure.py
+WORKLOAD = "workload"  # the pressure that a workload puts on the full model
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,22 @@ class ProxySettings:
     def only(self, names: tuple[str, ...]) -> ProxySettings:
         """Return the proxy with some of its tasks."""
         return replace(self, tasks={name: dict(self._fields(name)) for name in names})
+
+
+def check_pressure(value: Any) -> float | str | None:
+    """Return the option `pressure` of a command: None, "workload" or one of PRESSURES.
+
+    Raises:
+        SpecError: it is something else.
+    """
+    if value is None or value == WORKLOAD:
+        found: str | None = value
+        return found
+    if isinstance(value, bool) or value not in PRESSURES:
+        rungs = ", ".join(f"{rung:g}" for rung in PRESSURES)
+        raise bad_value("pressure", value, f"must be one of {rungs}, {WORKLOAD}, or null")
+    found_rung: float = value
+    return found_rung
 
 
 def parse_proxy(mapping: Any) -> ProxySettings:

@@ -21,6 +21,7 @@ def train_record(
     trained: Trained,
     run: ProxyRun,
     *,
+    pressure: Mapping[str, Any],
     weights: Mapping[str, float] | None,
     overrides: Sequence[str],
     wall_s: float,
@@ -30,6 +31,7 @@ def train_record(
     Args:
         trained: its result.
         run: what trained it.
+        pressure: see `pressure_record`.
         weights: of the tasks, a workload's; None weighs them alike.
         overrides: what the user changed on the command line.
         wall_s: seconds from start to end.
@@ -44,7 +46,8 @@ def train_record(
         "proxy": proxy_record(run.proxy),
         "scores": scores,
         "summary": trained.profile.summary(weights).document(),
-        "reliability": summary_line(run.proxy.name),
+        "reliability": summary_line(run.proxy.name, pressure["option"] is not None),
+        "pressure": dict(pressure),
         "device": device_title(run.device),
         "wall_s": wall_s,
         "failures": failures(trained),
@@ -122,8 +125,8 @@ def model_rows(trained: Sequence[Trained]) -> Rows:
     ]
 
 
-def ledger_lines(ledger: Ledger) -> list[tuple[str, str]]:
-    """Return what was spent, as label and text."""
+def ledger_lines(ledger: Ledger, pressure: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what was spent, and at which pressure on the state, as label and text."""
     seconds = ", ".join(f"{name} {wall_s:.1f} s" for name, wall_s in ledger.wall_s.items())
     return [
         ("models trained", f"{ledger.models}, of which {ledger.failed} failed"),
@@ -131,4 +134,5 @@ def ledger_lines(ledger: Ledger) -> list[tuple[str, str]]:
         ("tokens", f"{ledger.tokens:,}"),
         ("time", f"{sum(ledger.wall_s.values()):.1f} s ({seconds})"),
         ("steps ran as", ", ".join(sorted(ledger.notes))),
+        ("pressure on the state", str(pressure["line"])),
     ]

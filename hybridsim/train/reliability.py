@@ -53,12 +53,19 @@ def shipped_record(proxy: str) -> dict[str, Any] | None:
     return found
 
 
-def summary_line(proxy: str) -> str:
-    """Return the line on a proxy's reliability that every report of its results carries."""
+def summary_line(proxy: str, pressed: bool = False) -> str:
+    """Return the line on a proxy's reliability that every report of its results carries.
+
+    Args:
+        proxy: its name.
+        pressed: whether its tasks were put at another pressure than their own.
+    """
     record = shipped_record(proxy)
     if record is None:
-        return f"reliability of this proxy: not measured; hybridsim validate proxy={proxy} does it"
+        does_it = f"hybridsim validate proxy={proxy} does it"
+        return f"reliability of the proxy {proxy}: not measured; {does_it}"
     counts = ", ".join(f"{count} {verdict}" for verdict, count in record["counts"].items())
     key = {f["name"]: f["figures"] for f in record["findings"]}
-    shown = "; ".join(key[name] for name in ("retest", "budget") if name in key)
-    return f"reliability of this proxy ({record['device']}): {counts}. {shown}"
+    shown = "; ".join([counts, *(key[name] for name in ("retest", "budget") if name in key)])
+    where = ", at its own pressure" if pressed else ""
+    return f"reliability of the proxy {proxy} ({record['device']}{where}): {shown}"

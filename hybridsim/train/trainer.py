@@ -116,7 +116,7 @@ class Trainer:
 
     def _place(self, members: Sequence[Member]) -> None:
         """Build the models that train."""
-        population = Population(members, self.conv_size, self.device)
+        population = Population(members, self.conv_size, self.device, reads_at=self.task.reads_at)
         self.step = PopulationStep(population, self.training, self.precision)
         self.seeds = sorted({member.seed for member in members})
         rows = [self.seeds.index(member.seed) for member in members]

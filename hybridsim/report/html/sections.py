@@ -71,6 +71,11 @@ class Section:
         }
 
 
+def sentence(line: str) -> str:
+    """Return a line of a record as a sentence of the page."""
+    return f"{line[0].upper()}{line[1:]}."
+
+
 Builder = Callable[[Run], Section]
 
 

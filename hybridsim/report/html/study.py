@@ -19,7 +19,7 @@ from hybridsim.report.figures import (
 )
 from hybridsim.report.html.letters import OTHER
 from hybridsim.report.html.runs import Record, Run
-from hybridsim.report.html.sections import Section
+from hybridsim.report.html.sections import Section, sentence
 from hybridsim.report.html.study_rows import FRONT, PLAIN, TRIED, StudyRows
 
 GAIN_COLUMNS = (
@@ -66,8 +66,8 @@ def command(run: Run) -> str:
     document = run.document
     origin = document.get("origin", {})
     names = ",".join(o["name"] for o in document["objectives"])
-    keys = ("workload", "hardware", "space", "quality", "seed")
-    words = [f"{key}={origin[key]}" for key in keys if key in origin]
+    keys = ("workload", "hardware", "space", "quality", "pressure", "seed")
+    words = [f"{key}={origin[key]}" for key in keys if origin.get(key) is not None]
     if "base" in origin:
         words.insert(0, f"spec={origin['base']}")
     if "sampler" in origin:
@@ -92,6 +92,7 @@ def _lead(document: Record, study: StudyRows) -> tuple[str, ...]:
         lines.append(f"The gain over plain patterns is not resolved: {document['advice']}.")
     if document.get("origin", {}).get("quality") == "surrogate":
         lines.append("Qualities are of a stated formula (surrogate), not of trainings.")
+    lines += map(sentence, document.get("reliability", ()))
     return tuple(lines)
 
 
@@ -99,6 +100,8 @@ def _facts(document: Record) -> list[tuple[str, str]]:
     origin = document.get("origin", {})
     keys = ("base", "workload", "hardware", "space", "quality")
     facts = [(key, str(origin[key])) for key in keys if key in origin]
+    for pressure in document.get("pressure", ()):
+        facts.append((f"pressure on the state, {pressure['proxy']}", pressure["line"]))
     facts.append(("hypervolume", f"{document['hypervolume']:.4f}"))
     for name, agreement in (document.get("rank_agreement") or {}).items():
         text = f"Spearman {agreement['spearman']:.3f} ({agreement['provenance']})"

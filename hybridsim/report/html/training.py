@@ -7,7 +7,7 @@ from typing import Any
 from hybridsim.report.figures import Column, Table
 from hybridsim.report.html.letters import used
 from hybridsim.report.html.runs import Record, Run
-from hybridsim.report.html.sections import Facts, Section
+from hybridsim.report.html.sections import Facts, Section, sentence
 from hybridsim.report.training import curve_figures, scores_figure
 from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
@@ -31,17 +31,19 @@ FAILURE_COLUMNS = (
     Column("status", "what happened", "name"),
     Column("cause", "cause", "text"),
 )
+NO_PRESSURE = {"option": None, "line": "not recorded"}  # of records of earlier versions
 
 
 def section(run: Run) -> Section:
     """Return a training's scores with intervals over seeds, and its learning curves."""
     document = run.document
+    is_pressed = document.get("pressure", NO_PRESSURE)["option"] is not None
     twin = parse_spec(document["twin"])
     return Section(
         title=f"{document['spec']['name']}, trained as a proxy",
         lead=(
             "Scores are of held-out sequences; intervals are 95 % ones over seeds.",
-            _sentence(summary_line(document["proxy"]["name"])),
+            sentence(summary_line(document["proxy"]["name"], is_pressed)),
         ),
         facts=_facts(document),
         pattern=twin.layer_letters,
@@ -49,10 +51,6 @@ def section(run: Run) -> Section:
         figures=(scores_figure(document["scores"]), *curve_figures(run.rows("curves"))),
         tables=tuple(table for table in _tables(document) if table.rows),
     )
-
-
-def _sentence(line: str) -> str:
-    return f"{line[0].upper()}{line[1:]}."
 
 
 def _facts(document: Record) -> Facts:
@@ -69,6 +67,7 @@ def _facts(document: Record) -> Facts:
         ("models trained", f"{exact(spent['models'])}, {exact(spent['failed'])} failed"),
         ("tokens", exact(spent["tokens"])),
         ("time", seconds_text(document["wall_s"])),
+        ("pressure on the state", str(document.get("pressure", NO_PRESSURE)["line"])),
     )
 
 

@@ -20,7 +20,7 @@ class Compression(Task):
     target at position t < T - 1 is the token there, and what is scored at it is a decoder's answer
     from the hidden state at position T - 1 and the number t alone (`reads_at = "last"`): an output
     at position t itself would only have to repeat its input. MAD's decoder adds a sinusoid of t to
-    the state and applies an MLP of two layers.
+    the state and applies an MLP of two layers; ours is in hybridsim/train/decoder.py.
 
         vocab_size=8, length=6:   3 0 6 6 1 7    targets: 3 0 6 6 1 -
 

@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from hybridsim.components import require_positive
 from hybridsim.dtypes import Dtypes
-from hybridsim.errors import bad_value, unknown
+from hybridsim.errors import SpecError, bad_value, unknown
 from hybridsim.mixers import MixerSettings, mixer_cost
 from hybridsim.spec.schema import ModelSpec
+from hybridsim.train.proxy import PRESSURES
 from hybridsim.train.tasks.base import Task
 from hybridsim.train.tasks.forgetting import ForgettingRecall
 from hybridsim.train.tasks.in_context_recall import InContextRecall
@@ -32,8 +33,6 @@ from hybridsim.train.tasks.palindrome import Palindrome
 from hybridsim.train.tasks.selective_copy import SelectiveCopy
 from hybridsim.train.tasks.variable_tracking import VariableTracking
 from hybridsim.workload import Workload
-
-PRESSURES = (0.5, 1.0, 2.0, 4.0)
 
 # Zoology (arXiv 2312.04927, Table 1) splits the tokens of the Pile into those that a bigram seen
 # before gives away, and the rest; its perplexities on both and on all make the former 6.3 to 7.1 %.
@@ -97,12 +96,19 @@ class Pressure:
 
 def pressure_on(spec: ModelSpec, workload: Workload) -> Pressure | None:
     """Return what a workload asks of a spec's smallest recurrent state; None if it has none."""
+    smallest = smallest_state(spec)
+    if smallest is None:
+        return None
+    letter, channels = smallest
+    return Pressure(letter, workload.context_target / TOKENS_PER_ASSOCIATION, channels)
+
+
+def smallest_state(spec: ModelSpec) -> tuple[str, int] | None:
+    """Return the letter and the key channels of the recurrent layers that keep least, or None."""
     letters = sorted({m for letter in spec.layer_letters for m in spec.layer_mixers(letter)})
     kept = {m: key_channels(spec.mixers[m], spec.hidden_size) for m in letters}
     channels, letter = min(((n, m) for m, n in kept.items() if n), default=(None, ""))
-    if channels is None:
-        return None
-    return Pressure(letter, workload.context_target / TOKENS_PER_ASSOCIATION, channels)
+    return None if channels is None else (letter, channels)
 
 
 def _recall(pairs: int, max_length: int) -> Task:
@@ -141,14 +147,36 @@ def _needle(pairs: int, max_length: int) -> Task:
     return Needle(length=min(max_length, TOKENS_PER_ASSOCIATION * pairs))
 
 
-PRESSED: dict[str, Callable[[int, int], Task]] = {
-    "mqar": _recall,
-    "forgetting_recall": _forgetting,
-    "in_context_recall": _in_context,
-    "selective_copy": _copy,
-    "palindrome": _palindrome,
-    "variable_tracking": _variables,
-    "needle": _needle,
+@final
+@dataclass(frozen=True)
+class Rule:
+    """How a kind of task is made to ask for so many associations.
+
+    Attributes:
+        task: from associations and the longest length.
+        sizes: fields of the task that decide how many it asks for, and its length.
+        asks: how many a task asks for.
+    """
+
+    task: Callable[[int, int], Task]
+    sizes: tuple[str, ...]
+    asks: Callable[[Any], float]
+
+
+PRESSED: dict[str, Rule] = {
+    "mqar": Rule(_recall, ("length", "num_pairs"), lambda t: t.num_pairs),
+    "forgetting_recall": Rule(
+        _forgetting,
+        ("length", "num_pairs", "num_updates"),
+        lambda t: t.num_pairs + t.num_updates,
+    ),
+    "in_context_recall": Rule(_in_context, ("length", "vocab_size"), lambda t: t.vocab_size // 2),
+    "selective_copy": Rule(_copy, ("length", "num_copied"), lambda t: t.num_copied),
+    "palindrome": Rule(_palindrome, ("length",), lambda t: t.length // 2),
+    "variable_tracking": Rule(
+        _variables, ("length", "num_chains", "num_hops"), lambda t: t.num_variables
+    ),
+    "needle": Rule(_needle, ("length",), lambda t: t.length / TOKENS_PER_ASSOCIATION),
 }
 
 
@@ -167,12 +195,39 @@ def task_at(kind: str, pressure: float, key_channels: int, max_length: int = 102
     if kind not in PRESSED:
         raise unknown("task", kind, PRESSED, "task whose pressure can be set")
     require_positive(pressure=pressure, key_channels=key_channels)
-    task = PRESSED[kind](max(1, round(pressure * key_channels)), max_length)
+    task = PRESSED[kind].task(max(1, round(pressure * key_channels)), max_length)
     if task.length > max_length:
         raise bad_value(
-            "pressure", pressure, f"{kind} has {task.length} tokens then; at most {max_length}"
+            "pressure",
+            f"{pressure:g}",
+            f"{kind} has {task.length} tokens then; at most {max_length}",
         )
     return task
+
+
+def associations(task: Task) -> float | None:
+    """Return how many associations a task asks to be kept; None for one that has no rule."""
+    return PRESSED[task.kind].asks(task) if task.kind in PRESSED else None
+
+
+def resized(task: Task, pressure: float, key_channels: int, max_length: int) -> Task:
+    """Return a task as it is, at another pressure: other sizes, all else its own.
+
+    Its vocabulary stays where it is large enough for the new sizes, else it is that of `task_at`.
+
+    Args:
+        task: of a kind in PRESSED.
+        pressure, key_channels, max_length: see `task_at`.
+
+    Raises:
+        SpecError: it would be too long, or its own settings leave no room.
+    """
+    made = task_at(task.kind, pressure, key_channels, max_length)
+    sizes = {name: getattr(made, name) for name in PRESSED[task.kind].sizes}
+    try:
+        return replace(task, **sizes)
+    except SpecError:
+        return replace(task, **{**sizes, "vocab_size": made.vocab_size})
 
 
 def _power_above(length: int) -> int:
