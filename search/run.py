@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,8 @@ def open_search(
     sampler = parse_sampler(given.pop("sampler"))
     definition = parse_definition({**given, "spec": spec_dict(spec)})
     if name is None:
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        # As of Hydra's run folders; jobs of a sweep start within one second.
+        stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
         name = f"{spec.name}_{definition.workload['name']}_{stamp}"
     folder = study_folder(str(name))
     definition = settle(definition, folder, overrides)

@@ -385,6 +385,10 @@ def test_a_study_that_cannot_be_is_one_line(fields: dict[str, Any], message: str
     assert "\n" not in str(error.value)
 
 
+def test_studies_without_a_name_are_not_the_same_one() -> None:
+    assert len({open_one(study=None).name for _ in range(2)}) == 2
+
+
 def test_a_storage_that_is_not_there_leaves_no_study(tmp_path: Path) -> None:
     with pytest.raises(HybridsimError, match="unable to open"):
         open_one(storage="sqlite:////nowhere/x.db")
