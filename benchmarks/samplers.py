@@ -1,12 +1,13 @@
 """Samplers on placement problems whose optimum is known: the share of the hypervolume reached.
 
-    python benchmarks/samplers.py [--problems noise,...] [--samplers pattern,tpe] [--trials 200]
-        [--seeds 5] [--output docs/records/samplers.json]
+    python benchmarks/samplers.py [--problems "noise 0.02" ...] [--samplers pattern "tpe, bits" ...]
+        [--trials 200] [--seeds 5] [--output docs/records/samplers.json [--merge]]
 
 Optuna's samplers have the feasible encoding of search/encoding.py and, as `bits`, one parameter a
 layer. The problems are those of search/landscape.py; the exact front of two mixers in 24 layers is
 found by trying all 2^24. At 48 layers of 4 mixers the reference is the best front known: all
-candidates of all runs, and a long evolutionary run.
+candidates of all runs, and a long evolutionary run. `--merge` keeps the record's other rows and
+problems, and its best: some samplers, or fewer trials of a slow one, are run without the rest.
 """
 
 from __future__ import annotations
@@ -227,9 +228,9 @@ def baselines(problem: Problem, best: float) -> dict[str, dict[str, Any]]:
     return made
 
 
-def samplers(chosen: list[str]) -> list[tuple[str, SamplerSettings, bool]]:
-    """Return the rows of the table: label, settings, whether one parameter a layer."""
-    rows = [("pattern", SamplerSettings("pattern"), False)]
+def samplers() -> dict[str, tuple[SamplerSettings, bool]]:
+    """Return the rows of the table by label: settings, whether one parameter a layer."""
+    rows = {"pattern": (SamplerSettings("pattern"), False)}
     options = {
         "tpe": {"multivariate": True},
         "nsga2": {"population_size": 20},
@@ -238,33 +239,52 @@ def samplers(chosen: list[str]) -> list[tuple[str, SamplerSettings, bool]]:
         "random": {},
     }
     for kind, given in options.items():
-        rows.append((kind, SamplerSettings(kind, given), False))
-        rows.append((f"{kind}, bits", SamplerSettings(kind, given), True))
-    rows.append(
-        ("pattern, no surrogate", SamplerSettings("pattern", {"use_surrogate": False}), False)
-    )
-    return [row for row in rows if row[1].kind in chosen]
+        rows[kind] = (SamplerSettings(kind, given), False)
+        rows[f"{kind}, bits"] = (SamplerSettings(kind, given), True)
+    plain = SamplerSettings("pattern", {"use_surrogate": False})
+    return {**rows, "pattern, no surrogate": (plain, False)}
 
 
-def compare(problem: Problem, chosen: list[str], trials: int, seeds: int) -> dict[str, Any]:
-    """Run every sampler on a problem."""
+def compare(
+    problem: Problem, chosen: list[str], trials: int, seeds: int, known: float | None = None
+) -> dict[str, Any]:
+    """Run samplers on a problem.
+
+    Args:
+        problem: which.
+        chosen: labels of the samplers.
+        trials: of each study.
+        seeds: studies of each sampler.
+        known: best hypervolume of a record; None: it is looked for.
+    """
     runs: dict[str, list[Run]] = {}
-    for label, settings, per_layer in samplers(chosen):
+    for label in chosen:
+        settings, per_layer = samplers()[label]
         suggest = bits(problem.space) if per_layer else problem.space.suggest
-        count = min(seeds, 3) if settings.kind == "gp" else seeds
-        for seed in range(count):
+        for seed in range(seeds):
             sampler = make_sampler(
                 settings, seed, space=problem.space, reference=problem.reference.tolist()
             )
             runs.setdefault(label, []).append(run(problem, sampler, suggest, trials, seed))
         last = runs[label][-1]
         print(f"{problem.name}: {label}, {last.ms_per_trial:.1f} ms a trial", flush=True)
-    best = best_known(problem, (one for group in runs.values() for one in group))
+    every = [one for group in runs.values() for one in group]
+    best = known or best_known(problem, every)
+    tried = [problem.values(one.candidates) for one in every]
+    best = max(best, hypervolume(np.concatenate(tried), problem.reference))
+    return summary(problem, runs, best, trials)
+
+
+def summary(
+    problem: Problem, runs: dict[str, list[Run]], best: float, trials: int
+) -> dict[str, Any]:
+    """Return a problem's part of the record."""
     at = [n for n in CHECKPOINTS if n <= trials]
     rows = [
         {
             "sampler": label,
             "seeds": len(group),
+            "trials": trials,
             **{
                 f"at_{n}": statistics.mean(reached(problem, one, n) / best for one in group)
                 for n in at
@@ -283,13 +303,34 @@ def compare(problem: Problem, chosen: list[str], trials: int, seeds: int) -> dic
     }
 
 
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return a problem's record with new rows in it; shares are of the better best of the two."""
+    best = max(old["best_hypervolume"], new["best_hypervolume"])
+    rows = {
+        row["sampler"]: _rescaled(row, one["best_hypervolume"] / best)
+        for one in (old, new)
+        for row in one["samplers"]
+    }
+    plain = {
+        name: {**row, "share": row["share"] * old["best_hypervolume"] / best}
+        for name, row in old["baselines"].items()
+    }
+    ordered = [rows[label] for label in samplers() if label in rows]
+    return {**old, "best_hypervolume": best, "baselines": plain, "samplers": ordered}
+
+
+def _rescaled(row: dict[str, Any], factor: float) -> dict[str, Any]:
+    shares = {key: row[key] * factor for key in row if key.startswith("at_") or key == "worst"}
+    return {**row, **shares}
+
+
 def markdown(found: dict[str, Any]) -> str:
     """Return one problem's table."""
-    keys = [key for key in found["samplers"][0] if key.startswith("at_")]
+    keys = [f"at_{n}" for n in CHECKPOINTS if any(f"at_{n}" in row for row in found["samplers"])]
     heads = ["sampler", *[key[3:] for key in keys], "worst", "distinct", "ms a trial", "seeds"]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in found["samplers"]:
-        cells = [f"{row[key]:.4f}" for key in (*keys, "worst")]
+        cells = [f"{row[key]:.4f}" if key in row else "-" for key in (*keys, "worst")]
         rest = [f"{row['distinct']:.0f}", f"{row['ms_per_trial']:.1f}", str(row["seeds"])]
         lines.append(f"| {' | '.join([row['sampler'], *cells, *rest])} |")
     for name, plain in found["baselines"].items():
@@ -299,19 +340,28 @@ def markdown(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--problems", default="")
-    parser.add_argument("--samplers", default="pattern,tpe,nsga2,nsga3,random,gp")
+    names, slow = [problem.name for problem in problems()], ("gp", "gp, bits")
+    quick = [label for label in samplers() if label not in slow]
+    parser.add_argument("--problems", nargs="+", choices=names, default=names)
+    parser.add_argument("--samplers", nargs="+", choices=list(samplers()), default=quick)
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--merge", action="store_true", help="into the record at --output")
     given = parser.parse_args()
+    if given.merge and not (given.output and given.output.is_file()):
+        parser.error("--merge: give the record as --output")
+    record = json.loads(given.output.read_text(encoding="utf-8")) if given.merge else {}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    wanted = [name for name in given.problems.split(",") if name]
-    chosen = [p for p in problems() if not wanted or p.name in wanted]
-    found = [compare(p, given.samplers.split(","), given.trials, given.seeds) for p in chosen]
-    print("\n\n".join(map(markdown, found)))
+    results = {one["problem"]: one for one in record.get("results", [])}
+    for problem in (p for p in problems() if p.name in given.problems):
+        old = results.get(problem.name)
+        known = old and old["best_hypervolume"]
+        found = compare(problem, given.samplers, given.trials, given.seeds, known)
+        results[problem.name] = merged(old, found) if old else found
+        print(markdown(results[problem.name]), end="\n\n", flush=True)
     if given.output:
-        document = {"results": found, "versions": versions()}
+        document = {"results": list(results.values()), "versions": versions()}
         given.output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 

@@ -31,6 +31,10 @@ COMMANDS = {
 POSITIONAL = {"import": "config"}
 # command -> what its keys may also be called: `base=kimi_linear`, `base.hidden_size=1024`
 ALIASES = {"search": {"base": "spec"}}
+# command -> mappings whose fields the user names; Hydra would refuse those that are not there yet
+OPEN_MAPPINGS = {
+    "search": ("quality_weights", "sampler.options", "space.choices", "space.mixers"),
+}
 # command -> the key that all first arguments without `=` are the list of
 POSITIONAL_LISTS = {"report": "runs"}
 
@@ -85,7 +89,7 @@ def run(command: str, prog: str, args: list[str]) -> None:
     """
     from hybridsim.spec.overrides import quote_patterns
 
-    sys.argv = [prog, *quote_patterns(_renamed(command, _keyed(command, args)))]
+    sys.argv = [prog, *quote_patterns(_opened(command, _renamed(command, _keyed(command, args))))]
     # Hydra would print and exit by itself; with this it raises, and `explain` makes the line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -126,6 +130,15 @@ def _renamed(command: str, args: list[str]) -> list[str]:
             for arg in args
         ]
     return args
+
+
+def _opened(command: str, args: list[str]) -> list[str]:
+    """Return the arguments with those that fill an open mapping marked so, as Hydra wants it."""
+    keys = OPEN_MAPPINGS.get(command, ())
+    return [
+        f"++{arg}" if arg.startswith(tuple(f"{key}{end}" for key in keys for end in "=.")) else arg
+        for arg in args
+    ]
 
 
 def _explained(error: Exception) -> str | None:

@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hybridsim.errors import HybridsimError, near_miss
 
 _NOT_FOUND = re.compile(r"[Cc]ould not find '(?P<group>\w+)/(?P<name>[^']*)'")
+_STUDY = re.compile(r"study/[^/]+")
 _NO_KEY = re.compile(r"Could not override '(?P<key>[^']+)'")
 
 
@@ -45,6 +46,8 @@ def _chain(error: BaseException) -> Sequence[BaseException]:
 def _explain_hydra(text: str, names: dict[str, list[str]]) -> str:
     if found := _NOT_FOUND.search(text):
         group, name = found["group"], found["name"]
+        if group == "spec" and _STUDY.fullmatch(name):
+            return f"spec={name}: give a trial of the study too, as in spec={name}/42"
         if group == "spec" and "/" in name:
             return f"spec={name}: no such file, nor a folder with a config.json"
         known = names.get(group, [])

@@ -15,6 +15,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from hybridsim.errors import HybridsimError
 
 SYNC_EVERY_S = 1.0
+START_ANEW = "move the study's folder away and start anew"
 
 
 class JournalFile(BaseJournalBackend):
@@ -91,7 +92,7 @@ def check_journal(path: Path) -> None:
             if line.endswith(b"\n") and not _is_record(line):
                 raise HybridsimError(
                     f"study file {path}: line {number} is not a record of a study;"
-                    " remove that line, or move the file away and start anew"
+                    " remove that line, or {START_ANEW}"
                 )
 
 

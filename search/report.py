@@ -55,37 +55,39 @@ def _many(count: int) -> str:
 
 
 def frontier_table(document: Document) -> Table:
-    """Return the frontier: pattern, ratio, objectives with interval and provenance."""
+    """Return the frontier: pattern, ratio, objectives with interval and provenance.
+
+    Several lines a design, so that two objectives fit 80 columns.
+    """
     objectives = document["objectives"]
     chosen = document["recommended"]
-    heads = ["pattern", "trial", "full", "ratio"]
-    heads += [o["name"] for o in objectives] + ["on the front", "layers unlike the base"]
+    heads = ["pattern", *(o["name"] for o in objectives), "on front"]
     rows = []
     for row in document["frontier"]:
         values = [_value_text(o["unit"], row["values"][o["name"]]) for o in objectives]
-        changed = "".join(f"\n{k}={v}" for k, v in row["changes"].items())
-        mark = " *" if chosen is not None and row["trial"] == chosen["trial"] else ""
-        rows.append(
-            [
-                f"{row['layers']}{mark}{changed}",
-                str(row["trial"]),
-                str(row["full_layers"]),
-                row["ratio"],
-                *values,
-                f"{row['probability']:.0%}",
-                str(row["layers_unlike_base"]),
-            ]
-        )
+        marked = chosen is not None and row["trial"] == chosen["trial"]
+        rows.append([_design_text(row, marked), *values, f"{row['probability']:.0%}"])
     title = "Frontier, with 90 % intervals"
     if chosen is not None:
         title += "; * the cheapest that is not resolved to be worse than the best"
-    return table(title, heads, rows)
+    made = table(title, heads, rows)
+    made.columns[0].no_wrap = False  # where room is short, patterns are folded, not figures cut
+    return made
+
+
+def _design_text(row: Document, marked: bool) -> str:
+    lines = [
+        f"{row['layers']}{' *' if marked else ''}",
+        f"trial {row['trial']}: {row['full_layers']} full, {row['ratio']}",
+        f"{row['layers_unlike_base']} layers unlike the base",
+    ]
+    return "\n".join([*lines, *(f"{key}={value}" for key, value in row["changes"].items())])
 
 
 def _value_text(unit: str, value: Document) -> str:
     text = _unit_text(unit, value["value"])
     if value["low"] is not None and value["low"] < value["high"]:
-        text += f" [{_unit_text(unit, value['low'])}, {_unit_text(unit, value['high'])}]"
+        text += f"\n[{_unit_text(unit, value['low'])}, {_unit_text(unit, value['high'])}]"
     return f"{text}\n{value['provenance']}"
 
 
@@ -107,17 +109,15 @@ def _gain_parts(document: Document) -> list[RenderableType]:
     rows = [
         (
             gain["baseline"],
-            str(gain["baseline_evaluations"]),
-            str(gain["evaluations"]),
-            f"{gain['baseline_hypervolume']:.4f}",
-            f"{gain['hypervolume']:.4f}",
+            f"{gain['baseline_hypervolume']:.4f}\nof {gain['baseline_evaluations']} tried",
+            f"{gain['hypervolume']:.4f}\nof {gain['evaluations']} tried",
             f"{gain['hypervolume'] - gain['baseline_hypervolume']:+.4f}"
-            f" [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+            f"\n[{gain['low']:+.4f}, {gain['high']:+.4f}]",
             "yes" if gain["resolved"] else "no",
         )
         for gain in document["gains"]
     ]
-    heads = ("plain family", "tried", "ours tried", "its hypervolume", "ours", "gain", "resolved")
+    heads = ("plain family", "hypervolume", "ours", "gain", "resolved")
     parts: list[RenderableType] = [
         table(
             "Gain over plain patterns with as many evaluations, or all that they have", heads, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ def write_trials(folder: Path, space: Space, found: Sequence[Tried]) -> list[Doc
     _replace(folder / f"{TRIALS}.parquet", lambda path: frame.to_parquet(path, index=False))
     _replace(folder / f"{TRIALS}.json", lambda path: path.write_text(json_text(rows) + "\n"))
     return rows
+
+
+def num_written(folder: Path) -> int:
+    """Return how many finished trials a folder has; 0 where there are none, or none readable."""
+    try:
+        return len(json.loads((folder / f"{TRIALS}.json").read_text()))
+    except (OSError, ValueError):
+        return 0
 
 
 def write_results(

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from search.quality import NONE, PROXY, Quality, SurrogateQuality
 from search.rebuild import spec_text
 from search.records import KEY, RECORD, Tried, record_of
 from search.reference import Box, study_box
-from search.results import write_results, write_trials
+from search.results import num_written, write_results, write_trials
 from search.samplers import GRID, SamplerSettings, make_sampler, parse_sampler, require_takes
 from search.space import Space
 from search.study import (
@@ -64,7 +65,8 @@ def open_search(
     sampler = parse_sampler(given.pop("sampler"))
     definition = parse_definition({**given, "spec": spec_dict(spec)})
     if name is None:
-        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        # As of Hydra's run folders; jobs of a sweep start within one second.
+        stamp = f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
         name = f"{spec.name}_{definition.workload['name']}_{stamp}"
     folder = study_folder(str(name))
     definition = settle(definition, folder, overrides)
@@ -105,15 +107,16 @@ class Search:
         self.evaluator = Evaluator(self.space, objectives, quality, weights)
         self.box: Box = study_box(self.evaluator)
         self._shown = shown_storage(storage, folder)
+        self._sampler, self._seed = sampler, seed
+        # First the storage: one that cannot be reached leaves no study behind.
+        self._storage = open_storage(storage, folder)
         with file_errors(str(folder)):
             write_definition(folder, definition, asdict(sampler))
-        self._sampler, self._seed = sampler, seed
-        self._storage = open_storage(storage, folder)
         self._written_at = time.monotonic()
 
     def _refuse_one_candidate(self) -> None:
         if self.space.size == 1:
-            (only,) = self.space.candidates()
+            only = next(self.space.candidates())
             raise HybridsimError(
                 f"space={self.space.settings.name}: holds one candidate ({only.key}), nothing to"
                 " search; `hybridsim profile` costs it"
@@ -129,7 +132,24 @@ class Search:
         directions = [o.direction for o in self.evaluator.objectives]
         require_takes(settings, len(directions))
         sampler = make_sampler(settings, self._seed, space=self.space, reference=reference)
-        return open_study(self.name, directions, sampler, self._storage, self._shown)
+        study = open_study(self.name, directions, sampler, self._storage, self._shown)
+        self._refuse_another_storage(study)
+        return study
+
+    def _refuse_another_storage(self, study: Study) -> None:
+        """Refuse a storage without the study whose trials the folder has: they would be replaced.
+
+        A storage that only lacks the last trials is the study's, after a power cut.
+        """
+        with storage_errors(self._shown):
+            found = study.get_trials(deepcopy=False)
+        written = 0 if found else num_written(self.folder)
+        if written:
+            raise HybridsimError(
+                f"study={self.name}: {self.folder} has {written} finished trials, but"
+                f" {self._shown} has none of them; give the storage= that the study was made with,"
+                " or another study=NAME"
+            )
 
     def run(
         self, num_trials: int, batch_size: int = 1, *, baselines: bool, tolerance: float = 0.01
@@ -154,7 +174,11 @@ class Search:
 
             engine = Engine(study, self.evaluator, batch_size=batch_size, told=told)
             with storage_errors(self._shown):
-                found = engine.run(num_trials, baselines=baselines)
+                try:
+                    found = engine.run(num_trials, baselines=baselines)
+                except KeyboardInterrupt:
+                    self._keep(engine.finished())
+                    raise
         return with_advice(self._answer(found, None), self.space)
 
     def _enumerate(self, study: Study) -> Document:
@@ -195,6 +219,14 @@ class Search:
             with file_errors(str(self.folder)):
                 write_trials(self.folder, self.space, found)
             self._written_at = time.monotonic()
+
+    def _keep(self, found: list[Tried]) -> None:
+        """Write what an interrupted study has found."""
+        with file_errors(str(self.folder)):
+            write_trials(self.folder, self.space, found)
+        log.warning(
+            "interrupted; %d finished trials are kept, study=%s goes on", len(found), self.name
+        )
 
     def _answer(self, found: list[Tried], classes: Document | None) -> Document:
         definition = self.definition

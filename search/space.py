@@ -173,20 +173,20 @@ class Space:
         """Yield every candidate once, in a fixed order."""
         seen: set[Candidate] = set()
         for options in self.all_options:
-            allowed = self.feasible_counts(options)
-            for letters in self._placements():
-                if self.counts(letters) in allowed:
-                    candidate = self.canonical(Candidate(letters, options))
-                    if candidate not in seen:
-                        seen.add(candidate)
-                        yield candidate
+            for letters in self._placements(self.feasible_counts(options)):
+                candidate = self.canonical(Candidate(letters, options))
+                if candidate not in seen:
+                    seen.add(candidate)
+                    yield candidate
 
-    def _placements(self) -> Iterator[str]:
+    def _placements(self, allowed: KeysView[Counts]) -> Iterator[str]:
+        """Yield the placements of some classes; no other one is looked at, as there may be 2^27."""
         if self.patterns is not None:
-            yield from self.patterns
+            yield from (p for p in self.patterns if self.counts(p) in allowed)
             return
-        for taken in product(self.letters, repeat=len(self.free)):
-            yield self.fill(taken)
+        for counts in allowed:
+            for taken in _orders(self.letters, counts):
+                yield self.fill(taken)
 
     def fill(self, taken: Sequence[str]) -> str:
         """Return the pattern whose free layers have these letters, in order."""
@@ -263,6 +263,17 @@ def arrangements(counts: Counts) -> int:
         ways *= comb(left, n)
         left -= n
     return ways
+
+
+def _orders(letters: str, counts: Counts) -> Iterator[str]:
+    """Yield every order of so many of each letter once."""
+    if not any(counts):
+        yield ""
+        return
+    for i, (letter, n) in enumerate(zip(letters, counts, strict=True)):
+        if n:
+            for rest in _orders(letters, (*counts[:i], n - 1, *counts[i + 1 :])):
+                yield letter + rest
 
 
 def _compositions(total: int, parts: int) -> Iterator[Counts]:

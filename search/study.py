@@ -24,6 +24,7 @@ STUDIES_VARIABLE = "HYBRIDSIM_STUDIES"
 STUDIES = "outputs/studies"
 JOURNAL = "study.journal"
 REACHED_S = 20.0  # within which a storage proxy has to answer
+_STORAGE = re.compile(r".+\.journal|[\w+]+://.*")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
@@ -58,6 +59,10 @@ def open_storage(storage: str | None, folder: Path, **options: Any) -> BaseStora
         HybridsimError: the storage cannot be reached, read or written.
     """
     shown = shown_storage(storage, folder)
+    if storage is not None and not _STORAGE.fullmatch(storage):
+        raise bad_value(
+            "storage", storage, "must be FILE.journal, grpc://HOST:PORT or a database's URL"
+        )
     with file_errors(shown), storage_errors(shown):
         if storage is None or storage.endswith(".journal"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,9 +82,16 @@ def shown_storage(storage: str | None, folder: Path) -> str:
 def _journal(path: Path) -> BaseStorage:
     from optuna.storages import JournalStorage
 
-    from search.journal import JournalFile
+    from search.journal import START_ANEW, JournalFile
 
-    return JournalStorage(JournalFile(path))
+    file = JournalFile(path)
+    try:
+        return JournalStorage(file)
+    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        # Each line is JSON, yet Optuna cannot replay them.
+        raise HybridsimError(
+            f"study file {path}: its records do not fit together ({error!r}); {START_ANEW}"
+        ) from None
 
 
 def _proxy(url: str) -> BaseStorage:
@@ -220,12 +232,19 @@ def _explained(error: Exception) -> str | None:
         code = getattr(error, "code", None)
         return f"the storage proxy does not answer ({code().name if code else error})"
     if isinstance(error, ImportError):
-        return f"needs the package {error.name}"
+        return f"needs the package {_missing(error)}"
     if home in ("sqlalchemy", "psycopg", "psycopg2", "sqlite3") or _is_optunas(error):
         return " ".join(str(getattr(error, "orig", None) or error).split())
     if isinstance(error, json.JSONDecodeError) or "log format" in str(error):
         return "a line of the journal is not a record of a study"
     return None
+
+
+def _missing(error: BaseException) -> str:
+    """Return the package that an ImportError is about; Optuna's own leaves it to the first one."""
+    first = error.__cause__ or error.__context__
+    name: str | None = getattr(error, "name", None)
+    return name or (_missing(first) if first else "of that database's driver")
 
 
 def _is_optunas(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import statistics
 from functools import lru_cache
@@ -102,6 +103,25 @@ def test_ours_is_ahead_of_random_and_of_its_own_designs() -> None:
     assert len(set(ours)) == 60
     assert reached(ours, 60) > reached(search("random", 60, 0), 60)
     assert reached(ours, 60) > reached(ours, 16)
+
+
+def test_rows_are_merged_into_a_record_at_the_better_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    compared = importlib.import_module("samplers")
+    problem = compared.problems()[0]
+    old = compared.compare(problem, ["random", "nsga2"], 20, 1, known=1.0)
+    new = compared.compare(problem, ["random", "gp"], 10, 1, known=2.0 * old["best_hypervolume"])
+    record = compared.merged(old, new)
+    assert record["best_hypervolume"] == new["best_hypervolume"]
+    rows = {row["sampler"]: row for row in record["samplers"]}
+    assert list(rows) == ["nsga2", "gp", "random"]
+    assert [row["trials"] for row in rows.values()] == [20, 10, 10]
+    before = next(row for row in old["samplers"] if row["sampler"] == "nsga2")
+    assert rows["nsga2"]["worst"] == pytest.approx(before["worst"] / 2)
+    assert rows["random"] == next(row for row in new["samplers"] if row["sampler"] == "random")
+    assert record["baselines"]["periodic"]["share"] == pytest.approx(
+        old["baselines"]["periodic"]["share"] / 2
+    )
 
 
 def test_the_same_seed_proposes_the_same() -> None:

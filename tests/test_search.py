@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from spaces import served, space_of, tiny
 
 from hybridsim import load_spec
@@ -35,6 +37,7 @@ from search.objectives import Value, find_objective
 from search.pareto import non_dominated
 from search.quality import Fidelity, Quality, Scores, SurrogateQuality
 from search.records import Tried
+from search.report import report
 from search.run import Search, open_search
 from search.samplers import SamplerSettings, make_sampler
 from search.space import Space
@@ -214,6 +217,21 @@ def test_a_document_has_what_was_asked_for() -> None:
     assert json.loads((search.folder / "frontier.json").read_text()) == document
 
 
+def test_no_figure_is_cut_at_80_columns() -> None:
+    document = open_one().run(12, 4, baselines=True)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(report(document))
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for row in document["frontier"]:
+        quality = row["values"]["quality"]
+        assert f"[{quality['low']:.3f}, {quality['high']:.3f}]" in text
+        assert f"trial {row['trial']}: {row['full_layers']} full, {row['ratio']}" in text
+    for gain in document["gains"]:
+        assert f"[{gain['low']:+.4f}, {gain['high']:+.4f}]" in text
+        assert f"of {gain['baseline_evaluations']} tried" in text
+
+
 def test_a_trial_is_a_spec() -> None:
     choices = {"mixers.F.kv_lora_rank": [512, 256]}
     search = open_one(space={**limited(), "choices": choices})
@@ -357,6 +375,8 @@ def test_another_definition_is_refused() -> None:
         ({"storage": "grpc://nowhere"}, "storage=grpc://nowhere: must be grpc://HOST:PORT"),
         ({"storage": "sqlite:////nowhere/x.db"}, "study storage sqlite:////nowhere/x.db: "),
         ({"storage": "mydb://x"}, "study storage mydb://x: "),
+        ({"storage": "oracle://x/y"}, "study storage oracle://x/y: needs the package oracledb"),
+        ({"storage": "studies.db"}, "storage=studies.db: must be FILE.journal, grpc://HOST:PORT"),
         ({"space": limited(cache_bytes_max=1)}, "no candidate; refused by"),
         ({"space": {**limited(), "placement": "fixed"}}, "holds one candidate"),
     ],
@@ -365,6 +385,40 @@ def test_a_study_that_cannot_be_is_one_line(fields: dict[str, Any], message: str
     with pytest.raises(HybridsimError, match=message) as error:
         open_one(**fields).run(2, 1, baselines=False)
     assert "\n" not in str(error.value)
+
+
+def test_studies_without_a_name_are_not_the_same_one() -> None:
+    assert len({open_one(study=None).name for _ in range(2)}) == 2
+
+
+def test_a_storage_that_is_not_there_leaves_no_study(tmp_path: Path) -> None:
+    with pytest.raises(HybridsimError, match="unable to open"):
+        open_one(storage="sqlite:////nowhere/x.db")
+    assert not list(tmp_path.rglob("study.json"))
+    # The next one may be of something else.
+    workload = read_option("workload", "chat")
+    assert open_one(overrides=["workload=chat"], workload=workload).definition.workload == workload
+
+
+def test_a_storage_without_the_folders_trials_is_refused(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/x.db"
+    search = open_one(storage=storage)
+    search.write(search.run(3, 1, baselines=False), pictures=False)
+    written = (search.folder / "trials.json").read_text()
+    forgotten = open_one()
+    with pytest.raises(HybridsimError, match=r"finished trials, but .*study\.journal has none"):
+        forgotten.run(4, 1, baselines=False)
+    assert (search.folder / "trials.json").read_text() == written
+    assert open_one(storage=storage).run(4, 1, baselines=False)["candidates"] == 4
+
+
+def test_an_interrupt_writes_what_was_found(caplog: pytest.LogCaptureFixture) -> None:
+    search = open_one()
+    search.evaluator.quality = CountingQuality(search.space, fail_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        search.run(8, 1, baselines=False)
+    assert "interrupted; 3 finished trials are kept, study=tried goes on" in caplog.text
+    assert len(json.loads((search.folder / "trials.json").read_text())) == 3
 
 
 def test_a_password_is_not_shown() -> None:
@@ -385,6 +439,17 @@ def test_a_corrupt_study_file_names_its_line() -> None:
     (search.folder / "study.json").write_text("{")
     with pytest.raises(HybridsimError, match="is not a study's definition"):
         open_one()
+
+
+@pytest.mark.parametrize("record", ['{"op_code": 99}', '{"op_code": 5}'])
+def test_a_record_that_cannot_be_replayed_is_one_line(record: str) -> None:
+    search = open_one()
+    search.run(2, 1, baselines=False)
+    with (search.folder / "study.journal").open("a") as file:
+        file.write(f"{record}\n")
+    with pytest.raises(HybridsimError, match=r"study\.journal: its records do not fit") as error:
+        open_one()
+    assert "\n" not in str(error.value)
 
 
 def test_a_record_that_was_cut_short_is_taken_back() -> None:
@@ -469,3 +534,57 @@ def test_studies_of_other_devices_model_their_times() -> None:
         s.costs(()).serving((20, 7)).mean_decode(serve.workload) for s in (space_of(), space)
     )
     assert two.latency_s == pytest.approx(one.latency_s / 2)
+
+
+SEARCH = """
+import sys
+from hybridsim.cli import main
+sys.argv = ["hybridsim", "search", "quality=surrogate", "format=json", "pictures=false",
+            "baselines=false", "trials=3", "study=open", *{overrides}]
+main()
+"""
+
+
+def searched(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", SEARCH.format(overrides=list(overrides))],
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_mappings_that_are_empty_are_filled_on_the_command_line(tmp_path: Path) -> None:
+    done = searched(
+        tmp_path,
+        "quality_weights={recall: 0.8, language: 0.2}",
+        "space.choices={mixers.F.kv_lora_rank: [256, 512]}",
+        "sampler.options.num_designs=2",
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("outputs/search/*"))  # all it wrote is in the study's folder
+    origin = json.loads(done.stdout)["origin"]
+    assert origin["quality_weights"] == {"recall": 0.8, "language": 0.2}
+    assert origin["sampler"]["options"] == {"num_designs": 2}
+    study = json.loads((tmp_path / "open" / "study.json").read_text())["definition"]
+    assert study["space"]["choices"] == {"mixers.F.kv_lora_rank": [256, 512]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("quality_weights={recal: 1}", "quality_weights=recal: no such task"),
+        ("sampler.options.num_desings=2", "num_desings"),
+        ("space.choices={mixers.F.rank: [1]}", "mixers.F.rank"),
+        ("space.full_layers_max=0", "holds one candidate"),
+        ("base=study/open", "give a trial of the study too, as in spec=study/open/42"),
+    ],
+)
+def test_what_the_command_refuses_is_one_line(override: str, message: str, tmp_path: Path) -> None:
+    done = searched(tmp_path, override)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("hybridsim search: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -92,6 +92,13 @@ def test_size_is_the_number_of_candidates() -> None:
         assert space.size == len(list(space.candidates()))
 
 
+def test_candidates_of_few_classes_are_listed_without_trying_all_placements() -> None:
+    space = space_of(full_layers_max=1)  # of 2^27 placements
+    found = list(space.candidates())
+    assert space.size == len(set(found)) == 28
+    assert {one.letters.count("F") for one in found} == {0, 1}
+
+
 def test_limits_are_those_of_each_candidate() -> None:
     twin = ModelCosts.of(build_graph(tiny().all_full_twin()))
     serve = served()

@@ -222,7 +222,7 @@ def test_the_proxys_options_are_checked() -> None:
         ("grpc://localhost", "must be grpc://HOST:PORT"),
         ("grpc://127.0.0.1:1", "GRPC connection timeout"),
         ("postgresql://me:secret@127.0.0.1:1/none", "me:***@"),
-        ("nonsense", "Could not parse"),
+        ("nonsense://x", "Can't load plugin"),
     ],
 )
 def test_a_storage_that_is_not_there_is_one_line(

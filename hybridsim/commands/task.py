@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hybridsim.hydra_errors import explain
 log = logging.getLogger(__name__)
 
 FAILED_JOBS: list[str] = []  # one line for each job of a sweep that failed
+HYDRA_FOLDER = ".hydra"  # Hydra's record of the config, in each run's folder
 FAILURE_FILE = "failure.txt"  # that line in the job's folder: the job may run in another process
 
 
@@ -29,13 +32,14 @@ def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig]
 
     A run ends there, with exit code 1. A job of a sweep returns NaN, which sweepers take for a
     failed trial, and the sweep goes on: nothing already computed is lost, and the exit code tells.
-    A bug of ours keeps its traceback either way.
+    A bug of ours keeps its traceback either way. A run that wrote nothing leaves no folder.
     """
 
     @functools.wraps(work)
     def run(cfg: DictConfig) -> float | None:
         try:
-            return work(cfg)
+            with _no_empty_folder():
+                return work(cfg)
         except (HybridsimError, OmegaConfBaseException) as error:
             line = explain(error, {}) or str(error)
         except Exception as error:
@@ -51,6 +55,20 @@ def guarded(work: Callable[[DictConfig], float | None]) -> Callable[[DictConfig]
         return math.nan
 
     return run
+
+
+@contextmanager
+def _no_empty_folder() -> Iterator[None]:
+    """Remove a run's folder at its end where all it has is the config.
+
+    A search writes to its study's folder, a mistake of the user's writes nothing.
+    """
+    try:
+        yield
+    finally:
+        folder = Path(config.output_dir())
+        if not config.is_multirun() and [p.name for p in folder.iterdir()] == [HYDRA_FOLDER]:
+            shutil.rmtree(folder)
 
 
 def failure_of(folder: Path) -> str | None:

@@ -65,6 +65,7 @@ def test_a_wrong_comparison_is_one_line(tmp_path: Path) -> None:
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("hybridsim compare: ")
     assert "no such spec; did you mean 'kimi_linear'?" in line
+    assert not list(tmp_path.glob("outputs/compare/*"))
 
 
 def test_claims_as_table_json_and_markdown(tmp_path: Path) -> None:
