@@ -434,6 +434,9 @@ def test_rank_correlations() -> None:
     assert spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
     assert kendall_tau([1.0, 1.001, 2], [1.001, 1.0, 2], tie=0.01) == 1
     assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
+    learnt_alike = ([0.99, 0.995, 0.2, 0.5], [0.998, 0.991, 0.1, 0.6])
+    assert spearman(*learnt_alike) == pytest.approx(0.8)
+    assert spearman(*learnt_alike, tie=0.02) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("name", ["quick", "standard", "deep"])

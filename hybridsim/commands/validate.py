@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,14 @@ def main(cfg: DictConfig) -> None:
             longer=_longer(fields["longer"]),
             on_look=progress.look,
         )
-        tables = validation.run(zoology="ZOO-03" in names)
-    findings = [CHECKS[name](tables, validation) for name in names]
+        tables = validation.run("ZOO-03" in names, _seconds(fields["seconds"]))
+    told = [name for name in names if validation.can_tell(name)]
+    findings = [CHECKS[name](tables, validation) for name in told]
     document = document_of(
         proxy.name,
         findings,
+        not_measured=[name for name in names if name not in told],
+        longer=list(validation.longer),
         device=device_title(device),
         wall_s=time.perf_counter() - started,
         settings=proxy_record(proxy),
@@ -82,6 +86,14 @@ def _longer(value: Any) -> list[float]:
     return sorted(map(float, numbers))
 
 
+def _seconds(value: Any) -> float:
+    if value is None:
+        return math.inf
+    if type(value) not in (int, float) or not value > 0:
+        raise bad_value("seconds", value, "must be a number above 0, or null")
+    return float(value)
+
+
 def _show(document: dict[str, Any], chosen: str, folder: Path) -> None:
     if chosen == "json":
         from hybridsim.report.files import json_text
@@ -93,6 +105,8 @@ def _show(document: dict[str, Any], chosen: str, folder: Path) -> None:
     rows = [(f["name"], f["question"], f["verdict"], f["figures"]) for f in document["findings"]]
     title = f"Reliability of {document['proxy']} on {document['device']}"
     print_report(table(title, ("check", "question", "verdict", "figures"), rows), width=240)
+    if document["not_measured"]:
+        log.info("not measured in the time given: %s", ", ".join(document["not_measured"]))
     log.info("written to %s", folder)
 
 

@@ -27,18 +27,28 @@ def _sign(difference: float, tie: float) -> int:
     return 0 if abs(difference) <= tie else (1 if difference > 0 else -1)
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return Spearman's correlation, equal values sharing their mean rank; NaN without order."""
-    first, second = ranks(a), ranks(b)
-    middle = fmean(first)
-    x, y = [r - middle for r in first], [r - middle for r in second]
+def spearman(a: Sequence[float], b: Sequence[float], tie: float = 0.0) -> float:
+    """Return Spearman's correlation, ties sharing their mean rank; NaN without order.
+
+    Args:
+        a, b: paired values.
+        tie: differences up to this are ties, see `kendall_tau`.
+    """
+    first, second = ranks(a, tie), ranks(b, tie)
+    x, y = _centred(first), _centred(second)
     spread = math.sqrt(sum(v * v for v in x) * sum(v * v for v in y))
     return sum(v * w for v, w in zip(x, y, strict=True)) / spread if spread else math.nan
 
 
-def ranks(values: Sequence[float]) -> list[float]:
-    """Return the rank of each value, from 1; equal values share their mean rank."""
+def _centred(values: Sequence[float]) -> list[float]:
+    middle = fmean(values)
+    return [value - middle for value in values]
+
+
+def ranks(values: Sequence[float], tie: float = 0.0) -> list[float]:
+    """Return the rank of each value, from 1: one more than those below it, and half of its ties."""
     return [
-        sum(other < value for other in values) + (1 + sum(other == value for other in values)) / 2
+        sum(other < value - tie for other in values)
+        + (1 + sum(abs(other - value) <= tie for other in values)) / 2
         for value in values
     ]

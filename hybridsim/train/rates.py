@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -82,31 +82,48 @@ def find_rates(
     """
     used = {twin.mixers[p]: (twin, p) for twin in twins for c in twin.layer_letters
             for p in twin.layer_mixers(c)}  # fmt: skip
-    found: dict[MixerSettings, Rate] = {}
-    for settings, (twin, letter) in used.items():
-        path = folder / f"{rate_key(settings, proxy, device)}.json"
-        if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            found[settings] = Rate(kept["value"], "kept", kept["scores"])
-        elif proxy.grid:
-            pure = replace(twin, layer_pattern=f"{letter}*", parallel={})
-            found[settings] = _measured(pure, proxy, train)
-            folder.mkdir(parents=True, exist_ok=True)
-            document = {**asdict(found[settings]), "mixer": settings_dict(settings)}
-            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        else:
-            found[settings] = Rate(proxy.training.learning_rate, "default", {})
-    return found
+    paths = {s: folder / f"{rate_key(s, proxy, device)}.json" for s in used}
+    missing = {
+        settings: replace(twin, layer_pattern=f"{letter}*", parallel={})
+        for settings, (twin, letter) in used.items()
+        if proxy.grid and not paths[settings].is_file()
+    }
+    measured = _measured(missing, proxy, train)
+    for settings, rate in measured.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        document = {**asdict(rate), "mixer": settings_dict(settings)}
+        paths[settings].write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return {s: measured.get(s) or _kept(path, proxy) for s, path in paths.items()}
+
+
+def _kept(path: Path, proxy: ProxySettings) -> Rate:
+    """Return the rate that a file keeps, the proxy's own where there is none."""
+    if not path.is_file():
+        return Rate(proxy.training.learning_rate, "default", {})
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return Rate(kept["value"], "kept", kept["scores"])
 
 
 def _measured(
-    pure: ModelSpec, proxy: ProxySettings, train: Callable[[list[Member], str], list[Outcome]]
-) -> Rate:
+    pure: Mapping[MixerSettings, ModelSpec],
+    proxy: ProxySettings,
+    train: Callable[[list[Member], str], list[Outcome]],
+) -> dict[MixerSettings, Rate]:
+    """Return the rates of mixers by twins that have them in every layer, all trained together."""
     grid = proxy.training.learning_rates
-    members = [Member(pure, GRID_SEED, (rate,) * pure.num_layers) for rate in grid]
-    outcomes = train(members, next(iter(proxy.tasks)))
-    scores = {f"{rate:g}": o.score for rate, o in zip(grid, outcomes, strict=True)}
-    return Rate(best_rate(grid, outcomes, proxy.training.learning_rate), "measured", scores)
+    members = [
+        Member(twin, GRID_SEED, (rate,) * twin.num_layers)
+        for twin in pure.values()
+        for rate in grid
+    ]
+    outcomes = train(members, next(iter(proxy.tasks))) if members else []
+    found = {}
+    for number, settings in enumerate(pure):
+        own = outcomes[number * len(grid) :][: len(grid)]
+        scores = {f"{rate:g}": o.score for rate, o in zip(grid, own, strict=True)}
+        value = best_rate(grid, own, proxy.training.learning_rate)
+        found[settings] = Rate(value, "measured", scores)
+    return found
 
 
 def best_rate(grid: Sequence[float], outcomes: Sequence[Outcome], default: float) -> float:
