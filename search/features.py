@@ -60,7 +60,8 @@ class Features:
 
     def _groups(self, candidates: Sequence[Candidate]) -> list[Array]:
         space = self._space
-        codes = np.array([[ord(c.letters[i]) for i in space.free] for c in candidates])
+        text = "".join(c.letters for c in candidates).encode("utf-32-le")
+        codes = np.frombuffer(text, np.uint32).reshape(len(candidates), -1)[:, space.free]
         has = [(codes == ord(letter)).astype(float) for letter in space.letters[1:]]
         full = np.isin(codes, [ord(letter) for letter in space.full_letters])
         shares = [one.mean(axis=1, keepdims=True) for one in has]
@@ -81,10 +82,7 @@ class Features:
 def _runs(full: Array) -> Array:
     """Return the mean square and the longest of the runs without full attention, per layer."""
     length = full.shape[1]
-    run = np.zeros(len(full))
-    squares, longest = np.zeros(len(full)), np.zeros(len(full))
-    for column in full.T:
-        run = np.where(column, 0.0, run + 1)
-        squares += np.where(column, 0.0, 2 * run - 1)
-        longest = np.maximum(longest, run)
-    return np.stack([squares / length**2, longest / length], axis=1)
+    at = np.arange(length)
+    run = at - np.maximum.accumulate(np.where(full, at, -1), axis=1)  # so far; 0 on a full layer
+    squares = np.maximum(2 * run - 1, 0).sum(axis=1)  # n^2 is the sum of the first n odd numbers
+    return np.stack([squares / length**2, run.max(axis=1) / length], axis=1)

@@ -103,18 +103,17 @@ def improvements(values: Array, front: Array, reference: Array, draw: np.random.
     if values.shape[1] == 2:
         return _improvements_2d(values, front, reference)
     low = np.minimum(values.min(axis=0), front.min(axis=0) if len(front) else np.inf)
-    points = low + draw.random((_BOX_POINTS, len(reference))) * (reference - low)
+    sides = reference - low
+    points = low[:, None] + draw.random((len(reference), _BOX_POINTS)) * sides[:, None]
     for one in front:
-        points = points[(points < one).any(axis=1)]
-    if not len(points):
-        return np.zeros(len(values))
-    newly = np.ones((len(values), len(points)), dtype=bool)
-    for column in range(len(reference)):
-        newly &= values[:, column, None] <= points[None, :, column]
-    return np.asarray(newly.sum(axis=1) / _BOX_POINTS * np.prod(reference - low))
+        points = points[:, (points < one[:, None]).any(axis=0)]
+    newly = np.ones((len(values), points.shape[1]), dtype=bool)
+    for value, point in zip(values.T, points, strict=True):
+        newly &= value[:, None] <= point
+    return np.asarray(newly.sum(axis=1) / _BOX_POINTS * np.prod(sides))
 
 
-_BOX_POINTS = 4096
+_BOX_POINTS = 2048
 
 
 def _improvements_2d(values: Array, front: Array, reference: Array) -> Array:

@@ -21,25 +21,28 @@ from search.surrogate import Surrogate
 if TYPE_CHECKING:
     from search.space import Space
 
-OPTIMISM = (0.0, 0.5, 1.0, 2.0)  # standard deviations that a proposal takes off the mean
-GENERATIONS = 3  # of children: moves add up before a trial is spent
-PARENTS = 8  # children that have children of their own
+NODES = (-1.0, 1.0)  # deviations from the mean that stand for all: Gauss and Hermite's two points
+GENERATIONS = 6  # of children: moves add up before a trial is spent
+PARENTS = 4  # children that have children of their own
 
 
 class PatternSampler(SpaceSampler):
     """Designs first, then candidates near the front that a surrogate finds most promising.
 
-    Each proposal after the designs: some hundred unseen candidates are made from those on the front
-    by moves (search/moves.py), the best of them changed again, and the remaining designs put beside
-    them. A Gaussian process gives each a mean and a deviation; the one whose optimistic value would
-    add most to the hypervolume is taken. How optimistic differs from trial to trial. No candidate
-    of an earlier trial is proposed again, whether that trial finished, failed or still runs.
+    Each proposal after the designs: unseen candidates are made from those on the front by moves
+    (search/moves.py), the best of them changed again, generation by generation, and the remaining
+    designs put beside them. A Gaussian process gives each a mean and a deviation; the one that is
+    expected to add most to the hypervolume is taken (Emmerich, Giannakoglou and Naujoks,
+    Single- and Multiobjective Evolutionary Optimization Assisted by Gaussian Random Field
+    Metamodels, 2006), all objectives better or worse than their means together. What is beyond the
+    reference counts for nothing and has no children. No candidate of an earlier trial is proposed
+    again, whether that trial finished, failed or still runs.
 
     Args:
         space: of the candidates.
         seed: of the draws.
         num_designs: how many designs to begin with, at most.
-        num_children: unseen candidates that a proposal chooses among.
+        num_children: unseen candidates of each generation that a proposal chooses among.
         use_surrogate: false: a child of the front at random, as an evolutionary search would.
         reference: of the hypervolume, [objectives], all to be minimised; null: a tenth of the
             observed range beyond the worst.
@@ -51,7 +54,7 @@ class PatternSampler(SpaceSampler):
         *,
         seed: int | None = None,
         num_designs: int = 16,
-        num_children: int = 64,
+        num_children: int = 28,
         use_surrogate: bool = True,
         reference: Sequence[float] | None = None,
     ) -> None:
@@ -63,7 +66,6 @@ class PatternSampler(SpaceSampler):
         self._use_surrogate, self._reference = use_surrogate, reference
         self._features = Features(space)
         self._surrogate = Surrogate(self._features.weights, self._features.groups)
-        self._feature_rows: dict[Candidate, Array] = {}
 
     def reseed_rng(self) -> None:
         self._draw, self._numbers = Random(), np.random.default_rng()
@@ -96,19 +98,20 @@ class PatternSampler(SpaceSampler):
         if not self._use_surrogate:
             front = [known[i] for i in np.flatnonzero(non_dominated(values))]
             return self._children(front, seen, 1)[0]
-        self._surrogate.fit(self._rows(known), values)
-        smooth = self._surrogate.mean(self._rows(known))
-        on_front = non_dominated(smooth)
-        front = [known[i] for i in np.flatnonzero(on_front)]
+        features = self._features.of(known)
+        self._surrogate.fit(features, values)
+        smooth = self._surrogate.mean(features)
         reference = self._reference_of(values)
-        kappa = self._draw.choice(OPTIMISM)
+        on_front = non_dominated(smooth) & (smooth < reference).all(axis=1)
+        front = [known[i] for i in np.flatnonzero(on_front)] or known
         children = self._children(front, seen, self._num_children)
-        children += [c for c in self._later if c not in seen and c not in children]
-        gains = self._gains(children, smooth[on_front], reference, kappa)
+        met = seen.union(children)
+        children += [c for c in self._later if c not in met]
+        gains = self._gains(children, smooth[on_front], reference)
         for _ in range(GENERATIONS - 1):
             parents = [children[i] for i in np.argsort(-gains)[:PARENTS]]
             more = self._children(parents, seen.union(children), self._num_children)
-            gained = self._gains(more, smooth[on_front], reference, kappa)
+            gained = self._gains(more, smooth[on_front], reference)
             children, gains = children + more, np.concatenate([gains, gained])
         return children[int(gains.argmax())] if gains.max() > 0 else self._draw.choice(children)
 
@@ -118,17 +121,12 @@ class PatternSampler(SpaceSampler):
         worst = values.max(axis=0)
         return np.asarray(worst + 0.1 * (worst - values.min(axis=0)) + 1e-12)
 
-    def _gains(
-        self, candidates: list[Candidate], front: Array, reference: Array, kappa: float
-    ) -> Array:
-        values = self._surrogate.optimistic(self._features.of(candidates), kappa)
-        return improvements(values, front, reference, self._numbers)
-
-    def _rows(self, candidates: list[Candidate]) -> Array:
-        new = [c for c in candidates if c not in self._feature_rows]
-        if new:
-            self._feature_rows.update(zip(new, self._features.of(new), strict=True))
-        return np.stack([self._feature_rows[c] for c in candidates])
+    def _gains(self, candidates: list[Candidate], front: Array, reference: Array) -> Array:
+        """Return how much each candidate is expected to add to the hypervolume, [candidates]."""
+        values = self._surrogate.quantiles(self._features.of(candidates), NODES)
+        flat = values.reshape(-1, len(reference))
+        gains = improvements(flat, front, reference, self._numbers)
+        return np.asarray(gains.reshape(len(NODES), -1).mean(axis=0))
 
     def _children(
         self, parents: list[Candidate], seen: set[Candidate], count: int

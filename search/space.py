@@ -191,7 +191,7 @@ class Space:
     def fill(self, taken: Sequence[str]) -> str:
         """Return the pattern whose free layers have these letters, in order."""
         rest = iter(taken)
-        return "".join(next(rest) if letter is None else letter for letter in self.template)
+        return "".join([next(rest) if letter is None else letter for letter in self.template])
 
     def canonical(self, candidate: Candidate) -> Candidate:
         """Return the one candidate that stands for all with the same graph.

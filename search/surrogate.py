@@ -71,10 +71,10 @@ class Surrogate:
 
     def mean(self, features: Array) -> Array:
         """Return the mean, [candidates, objectives]."""
-        return self.optimistic(features, 0.0)
+        return np.asarray(self.quantiles(features, (0.0,))[0])
 
-    def optimistic(self, features: Array, kappa: float) -> Array:
-        """Return the mean less `kappa` standard deviations, [candidates, objectives].
+    def quantiles(self, features: Array, deviations: Sequence[float]) -> Array:
+        """Return the mean plus so many standard deviations, [deviations, candidates, objectives].
 
         Quantiles, since warping keeps the order: without noise.
         """
@@ -83,10 +83,10 @@ class Surrogate:
         for index, (setting, process) in enumerate(
             zip(self._settings, self._processes, strict=True)
         ):
-            low = process.optimistic(asked * self._factors(setting), kappa)
-            warped = self._mean[index] + self._deviation[index] * low
+            found = process.quantiles(asked * self._factors(setting), deviations)
+            warped = self._mean[index] + self._deviation[index] * found
             columns.append(self._warps[index].back(warped))
-        return np.stack(columns, axis=1)
+        return np.stack(columns, axis=2)
 
     def _standardised(self, features: Array) -> Array:
         return np.asarray((features - self._center) / self._scale * self._weights)
@@ -124,16 +124,17 @@ class Process:
         self._precision = np.linalg.inv(covariance)
         self._solved = self._precision @ values
 
-    def optimistic(self, asked: Array, kappa: float) -> Array:
-        """Return mean less `kappa` standard deviations, [candidates]."""
+    def quantiles(self, asked: Array, deviations: Sequence[float]) -> Array:
+        """Return the mean plus so many standard deviations, [deviations, candidates]."""
         squares = _squares(asked, self._known)
         cross = _kernel(asked @ self._known.T, *squares, self._length)
         mean = cross @ self._solved
-        if kappa == 0:
-            return np.asarray(mean)
+        if not any(deviations):
+            return np.tile(mean, (len(deviations), 1))
         prior = 1.0 + LINEAR * squares[0][:, 0]
         explained = ((cross @ self._precision) * cross).sum(axis=1)
-        return np.asarray(mean - kappa * np.sqrt(np.maximum(prior - explained, 1e-12)))
+        deviation = np.sqrt(np.maximum(prior - explained, 1e-12))
+        return np.asarray(mean + np.multiply.outer(deviations, deviation))
 
 
 def _climbed(start: Setting, evidence: Callable[[Setting], float]) -> Setting:

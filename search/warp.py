@@ -12,7 +12,7 @@ SKEWED = 1.0  # skewness from which on a few bad values would hide what the good
 class Warp:
     """A monotone map of one minimised objective's values: a logarithm where some are far worse.
 
-    t = log(1 + (v - lowest) / (median - lowest)), where the skewness is above 1; else t = v.
+    t = log(1 + (v - lowest) / (upper quartile - lowest)) where the skewness is above 1; else t = v.
 
     Args:
         values: as observed, [trials].
@@ -20,7 +20,7 @@ class Warp:
 
     def __init__(self, values: Array) -> None:
         self._low = values.min()
-        self._scale = np.median(values) - self._low
+        self._scale = np.quantile(values, 0.75) - self._low
         spread = values.std()
         skewness = (((values - values.mean()) / spread) ** 3).mean() if spread > 1e-12 else 0.0
         self._bends = bool(skewness > SKEWED and self._scale > 1e-12)

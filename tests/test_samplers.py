@@ -50,10 +50,16 @@ def exact() -> float:
     return hypervolume(found, Landscape().reference)
 
 
-def search(kind: str, trials: int, seed: int, **options: object) -> list[Candidate]:
+def search(
+    kind: str, trials: int, seed: int, reference: list[float] | None = None
+) -> list[Candidate]:
     space = problem()
-    reference = Landscape().reference.tolist()
-    sampler = make_sampler(SamplerSettings(kind, options), seed, space=space, reference=reference)
+    sampler = make_sampler(
+        SamplerSettings(kind),
+        seed,
+        space=space,
+        reference=reference or Landscape().reference.tolist(),
+    )
     study = optuna.create_study(sampler=sampler, directions=["minimize", "minimize"])
     tried = []
     for _ in range(trials):
@@ -103,6 +109,27 @@ def test_ours_is_ahead_of_random_and_of_its_own_designs() -> None:
     assert len(set(ours)) == 60
     assert reached(ours, 60) > reached(search("random", 60, 0), 60)
     assert reached(ours, 60) > reached(ours, 16)
+
+
+@pytest.mark.slow
+def test_many_layers_and_mixers_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[1]
+    monkeypatch.syspath_prepend(root / "benchmarks")
+    compared = importlib.import_module("samplers")
+    name = "48 layers, 4 mixers"
+    record = json.loads((root / "docs/records/samplers.json").read_text())["results"]
+    known = next(one["best_hypervolume"] for one in record if one["problem"] == name)
+    problem = next(one for one in compared.problems() if one.name == name)
+    (row,) = compared.compare(problem, ["pattern"], 200, 5, known=known)["samplers"]
+    assert row["at_100"] >= 0.990
+    assert row["at_200"] >= 0.994
+
+
+def test_few_trials_are_spent_beyond_the_reference() -> None:
+    reference = [1.5, 0.8]  # few and many layers of full attention count for nothing
+    tried = search("pattern", 60, 0, reference=reference)
+    inside = (values(tried[30:]) < reference).all(axis=1)
+    assert inside.sum() >= 27
 
 
 def test_rows_are_merged_into_a_record_at_the_better_best(monkeypatch: pytest.MonkeyPatch) -> None:
