@@ -9,12 +9,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from hybridsim.errors import HybridsimError, SpecError
 from hybridsim.spec.load import load_spec, spec_names
+from hybridsim.train.arena import arena_spec
 from hybridsim.train.curriculum import rate_factor, stages
 from hybridsim.train.data import Examples
 from hybridsim.train.decoder import LAYERS
@@ -31,7 +33,7 @@ from hybridsim.train.quality import (
     student_quantile,
 )
 from hybridsim.train.ranks import kendall_tau, spearman
-from hybridsim.train.rates import Rate, best_rate, layer_rates
+from hybridsim.train.rates import Rate, best_rate, find_rates, layer_rates
 from hybridsim.train.reliability import summary_line
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.scale import full_pattern, scale_spec
@@ -47,6 +49,7 @@ from hybridsim.train.trainer import (
     Outcome,
     Trainer,
 )
+from hybridsim.train.validate import CHECKS, ZOOLOGY, Validation
 
 TINY = ProxySettings(
     "tiny",
@@ -505,3 +508,47 @@ def test_a_killed_command_goes_on_on_the_same_curve(tmp_path: Path) -> None:
     assert again["scores"] == document["scores"]
     curves = [(tmp_path / name / "run" / "curves.csv").read_text() for name in ("whole", "cut")]
     assert curves[0] == curves[1]
+
+
+def test_a_validation_ends_in_time_and_says_what_it_cannot_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[ProxySettings] = []
+
+    def train(self: Validation, proxy: ProxySettings, patterns: list[str]) -> dict[str, Any]:
+        trained.append(proxy)
+        return {}
+
+    monkeypatch.setattr(Validation, "_train", train)
+    missing = ["budget", "attention_first", "equal_state", "ZOO-03"]
+    for seconds in (1e-9, math.inf):
+        trained.clear()
+        validation = Validation(
+            load_proxy("quick"), device="cpu", folder=tmp_path, patterns=16, longer=[4, 10]
+        )
+        validation.run(seconds=seconds)
+        cut = seconds < 1
+        assert len(trained) == (2 if cut else 2 + 2 + len(ZOOLOGY))
+        assert validation.longer == ([] if cut else [4, 10])
+        told = [name for name in missing if validation.can_tell(name)]
+        assert told == ([] if cut else missing[:3])  # of Zoology no score is there
+        assert all(validation.can_tell(name) for name in CHECKS if name not in missing)
+
+
+def test_the_rates_of_all_kinds_are_measured_together(tmp_path: Path) -> None:
+    calls: list[list[Member]] = []
+
+    def train(members: list[Member], task: str) -> list[Outcome]:
+        calls.append(members)
+        scores = {0.003: 0.1, 0.01: 0.5, 0.03: 0.9}
+        return [Outcome(m, TRAINED, score=scores[m.rates[0]]) for m in members]
+
+    proxy = replace(load_proxy("quick"), grid=True)
+    twins = [scale_spec(arena_spec(letters), proxy) for letters in ("KKKF", "GGGF")]
+    options: dict[str, Any] = {"folder": tmp_path, "device": "cpu", "train": train}
+    measured = find_rates(twins, proxy, **options)
+    assert [len(members) for members in calls] == [9]  # three kinds, three rates
+    assert {rate.value for rate in measured.values()} == {0.03}
+    again = find_rates(twins, proxy, **options)
+    assert len(calls) == 1
+    assert {rate.source for rate in again.values()} == {"kept"}
