@@ -15,6 +15,9 @@ BYTES_PER_ELEMENT: dict[str, float] = {
     "fp4": 0.5,
 }
 
+FP8_MAX = 448.0  # of float8_e4m3fn
+FP8_SMALLEST_SCALE = 1e-4 / FP8_MAX  # a row of zeros has a scale too
+
 INDEX_SCALE_BLOCK = 128  # elements that share one fp32 scale in a scaled fp8 index key
 INDEX_SCALE_BYTES = 4
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hybridsim import build_model, kernels, load_spec
 from hybridsim.cost.model import ModelCosts
-from hybridsim.dtypes import Dtypes, bytes_of
+from hybridsim.dtypes import FP8_MAX, Dtypes, bytes_of
 from hybridsim.errors import HybridsimError
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.settings import MoESettings
@@ -32,7 +32,7 @@ from hybridsim.measure.subject import build_block, make_subject
 from hybridsim.model.quantize import wide_weights
 from hybridsim.nn.cache import TokenBuffer
 from hybridsim.nn.fp8 import Fp8Embedding, Fp8Linear
-from hybridsim.nn.quantize import FP8, FP8_MAX, quantize_rows, saturated
+from hybridsim.nn.quantize import FP8, quantize_rows, saturated
 
 FP8_DTYPES = Dtypes(weights="fp8", activations="fp8", kv="fp8")
 HALF_STEP = 2.0**-4  # of a number: three bits after the leading one, rounded to nearest
@@ -81,6 +81,7 @@ def test_a_row_is_rounded_by_half_a_step_at_most() -> None:
 
 
 def test_what_is_out_of_range_is_at_its_ends() -> None:
+    assert torch.finfo(FP8).max == FP8_MAX
     got = saturated(torch.tensor([1e4, -1e4, 3.0])).float()
     assert got.tolist() == [FP8_MAX, -FP8_MAX, 3.0]
 

@@ -539,6 +539,8 @@ def test_a_worker_that_dies_costs_one_point(tmp_path: Path) -> None:
         (["device=tpu"], "no such device"),
         (["variants=perhaps"], "expected true or false"),
         (["dtype=fp6"], "no such dtype"),
+        (["dtype=fp9"], "sweep: dtype=fp9: "),
+        (["kv=fp6"], "sweep: kv=fp6: no such dtype"),
     ],
 )
 def test_wrong_options_are_one_line(args: list[str], message: str, tmp_path: Path) -> None:

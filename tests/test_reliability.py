@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from report_records import write_validation
 from rich.console import Console
 from test_proxy_quality import FakeRun
 
@@ -17,7 +18,8 @@ from hybridsim import load_spec
 from hybridsim.errors import HybridsimError
 from hybridsim.options import read_option
 from hybridsim.paths import CONF_DIR
-from hybridsim.report.html.runs import find_runs
+from hybridsim.report.html import reliability as page
+from hybridsim.report.html.runs import Run, find_runs
 from hybridsim.report.html.sections import builders, sections
 from hybridsim.report.html.study import command
 from hybridsim.train import reliability
@@ -166,3 +168,14 @@ def test_records_are_in_the_wheel() -> None:
         pytest.skip("not a checkout")
     ignored = subprocess.run(["git", "check-ignore", "-q", name], cwd=root, check=False)
     assert ignored.returncode == 1
+
+
+def test_the_page_of_a_validation_says_what_it_did_not_measure(tmp_path: Path) -> None:
+    write_validation(tmp_path / "whole")
+    document = json.loads((tmp_path / "whole" / "validate.json").read_text())
+    leads = [
+        page.section(Run(tmp_path, {**document, **more})).lead
+        for more in ({}, {"not_measured": ["budget", "ZOO-03"]})
+    ]
+    assert [len(lead) for lead in leads] == [1, 2]
+    assert leads[1][1] == "Not measured: budget, ZOO-03."

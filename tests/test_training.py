@@ -535,6 +535,28 @@ def test_a_validation_ends_in_time_and_says_what_it_cannot_tell(
         assert all(validation.can_tell(name) for name in CHECKS if name not in missing)
 
 
+def test_only_a_validation_that_is_whole_forgets_its_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[str] = []
+
+    class Run:
+        def forget(self) -> None:
+            forgotten.append("checkpoints")
+
+    def train(self: Validation, proxy: ProxySettings, patterns: list[str]) -> dict[str, Any]:
+        self._trained = [Run()]  # type: ignore[list-item]
+        return {}
+
+    monkeypatch.setattr(Validation, "_train", train)
+    for longer, kept in (([4.0], True), ([], False)):
+        validation = Validation(
+            load_proxy("quick"), device="cpu", folder=tmp_path, patterns=16, longer=longer
+        )
+        validation.run(zoology=False, seconds=1e-9)  # what was wanted may end after its time
+        assert forgotten == ([] if kept else ["checkpoints"])
+
+
 def test_the_rates_of_all_kinds_are_measured_together(tmp_path: Path) -> None:
     calls: list[list[Member]] = []
 

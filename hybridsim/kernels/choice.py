@@ -25,8 +25,9 @@ OURS = "triton (ours)"
 FLA_SINCE = (0, 6)  # whose arguments fla_calls has
 HALVES = (torch.bfloat16, torch.float16)
 _EXPERT_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2", "identity", "swiglu_oai")
-MOST_ROWS = 4  # tokens up to which linears is the fastest
-MOST_SLOTS = 256  # tokens times experts of each, up to which moe_small is the fastest
+MOST_ROWS = 4  # tokens of linears: products with more vectors want tensor cores
+# Tokens times experts of each, of moe_small: beyond, comparing all slots costs more than a sort.
+MOST_SLOTS = 256
 
 
 @dataclass(frozen=True)

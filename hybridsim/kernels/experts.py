@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hybridsim.kernels.activation import SUPPORTED, activate, activate_gated
+from hybridsim.kernels.choice import MOST_SLOTS
 
-MOST_SLOTS = 256  # beyond, the comparison of all slots costs more than a sort
 ROWS = 16  # slots that one product serves: a tensor core's product has at least so many rows
 
 

@@ -15,9 +15,9 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.kernels.choice import MOST_ROWS
 from hybridsim.kernels.parts import programs_at_once
 
-MOST_ROWS = 4  # beyond, products of a matrix with many vectors want tensor cores
 PER_MULTIPROCESSOR = 4  # programs that should run on each: their loads are what is in flight
 OUTPUTS = (16, 8, 4)  # of a program, the most that still fill the device
 TILE, LEAST_TILE = 4096, 2048  # weights that a program reads at once: for one row, for several

@@ -8,9 +8,9 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from hybridsim.dtypes import FP8_MAX, FP8_SMALLEST_SCALE
+
 FP8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FP8).max
-SMALLEST_SCALE = 1e-4 / LARGEST  # as nn.quantize: a row of zeros has a scale too
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def quantize_rows(x: Float[Tensor, "*rows K"]) -> tuple[Tensor, Float[Tensor, "*
     scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
     block = min(triton.next_power_of_2(width), 8192)
     _kernel[(rows.shape[0],)](
-        rows, out, scales, rows.stride(0), LARGEST=LARGEST, SMALLEST_SCALE=SMALLEST_SCALE,
+        rows, out, scales, rows.stride(0), LARGEST=FP8_MAX, SMALLEST_SCALE=FP8_SMALLEST_SCALE,
         WIDTH=width, BLOCK=block, num_warps=max(1, min(block // 512, 8)),
     )  # fmt: skip
     return out, scales

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridsim.dtypes import Dtypes
+from hybridsim.dtypes import BYTES_PER_ELEMENT, Dtypes
 from hybridsim.errors import HybridsimError, near_miss, unknown
 from hybridsim.measure.plan import Task, sweep_tasks
 from hybridsim.measure.store import OK, SHIPPED, Journal, Store, read_store
@@ -109,6 +109,9 @@ def parse_options(arguments: list[str]) -> Options:
     if given["device"] not in ("cuda", "cpu"):
         raise unknown("device", given["device"], ("cuda", "cpu"), "device")
     dtype, kv = given["dtype"], given["kv"] or given["dtype"]
+    for key, value in (("dtype", dtype), ("kv", kv)):
+        if value not in BYTES_PER_ELEMENT:
+            raise unknown(key, value, BYTES_PER_ELEMENT, "dtype")
     columns = "bf16" if dtype == "fp8" else dtype
     return Options(
         specs=_names(given["specs"]),

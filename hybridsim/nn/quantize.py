@@ -6,12 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from hybridsim.dtypes import INDEX_SCALE_BLOCK
+from hybridsim.dtypes import FP8_MAX, FP8_SMALLEST_SCALE, INDEX_SCALE_BLOCK
 from hybridsim.kernels.choice import choose
 
 FP8 = torch.float8_e4m3fn
-FP8_MAX = torch.finfo(FP8).max
-SMALLEST_SCALE = 1e-4 / FP8_MAX
 
 
 def saturated(x: Tensor) -> Tensor:
@@ -49,7 +47,7 @@ def dequantize(keys: Tensor, scales: Float[Tensor, "B T blocks"]) -> Float[Tenso
 
 
 def _scale(part: Tensor) -> Tensor:
-    return (part.float().abs().amax(dim=-1) / FP8_MAX).clamp(min=SMALLEST_SCALE)
+    return (part.float().abs().amax(dim=-1) / FP8_MAX).clamp(min=FP8_SMALLEST_SCALE)
 
 
 def _per_channel(scales: Tensor, width: int) -> Tensor:

@@ -18,8 +18,11 @@ def section(run: Run) -> Section:
     """Return the checks of a proxy with their verdicts."""
     document = run.document
     counts = ", ".join(f"{count} {verdict}" for verdict, count in document["counts"].items())
+    lead = [f"Of {len(document['findings'])} checks: {counts}."]
+    if missing := document.get("not_measured"):
+        lead.append(f"Not measured: {', '.join(missing)}.")
     return Section(
         title=f"Reliability of the proxy {document['proxy']}",
-        lead=(f"Of {len(document['findings'])} checks: {counts}.",),
+        lead=tuple(lead),
         tables=(Table("reliability", "Checks", COLUMNS, document["findings"]),),
     )
