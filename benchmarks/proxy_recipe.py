@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hybridsim.train.arena import arena_spec
+from hybridsim.train.devices import device_title
 from hybridsim.train.proxy import load_proxy
-from hybridsim.train.run import ProxyRun, device_title
+from hybridsim.train.run import ProxyRun
 
 PATTERNS = ("FFFF", "KKKF", "KKKK", "WWWW")
 OPTIMIZERS = ("adamw", "muon")

@@ -29,8 +29,9 @@ from hybridsim.model.build import initialize, new_tensors
 from hybridsim.nn.mixer import MixerPlace
 from hybridsim.origin import git_revision, versions
 from hybridsim.train.arena import arena_spec
+from hybridsim.train.devices import device_title
 from hybridsim.train.proxy import load_proxy
-from hybridsim.train.run import ProxyRun, device_title
+from hybridsim.train.run import ProxyRun
 
 WIDTH, HEADS, CHANNELS, BATCH, TOKENS, LAYERS = 1024, 8, 128, 8, 2048, 4
 OURS: dict[str, MixerSettings] = {

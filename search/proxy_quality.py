@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hybridsim.train.run import ProxyRun
 
 Seeds = dict[str, list[float]]  # by task, the score of each training that ended
+HOW_FAST = ("models_at_once", "workers")  # fields of a proxy that scores do not depend on
 ASSUMED_DEVIATION = 0.05  # between trainings, where no twin has two on a task
 
 
@@ -106,7 +107,8 @@ class ProxyQuality(Quality):
         return found
 
     def _run(self, fidelity: int) -> ProxyRun:
-        from hybridsim.train.run import ProxyRun, pick_device
+        from hybridsim.train.devices import pick_device
+        from hybridsim.train.run import ProxyRun
 
         return ProxyRun(
             self._proxies[fidelity],
@@ -120,7 +122,7 @@ class ProxyQuality(Quality):
 
     def _twin_key(self, candidate: Candidate, fidelity: int) -> str:
         """Return what two candidates share where one training serves both."""
-        from hybridsim.train.run import pick_device
+        from hybridsim.train.devices import pick_device
         from hybridsim.train.scale import scale_spec
 
         proxy = self._proxies[fidelity]
@@ -131,7 +133,8 @@ class ProxyQuality(Quality):
         )
         told = {"name": "", "description": "", "published": {}, "sources": {}}
         fields = {**spec_dict(twin), **told, "layer_pattern": twin.layer_letters}
-        text = json.dumps([fields, asdict(proxy), pick_device(self._device)], sort_keys=True)
+        settings = {k: v for k, v in asdict(proxy).items() if k not in HOW_FAST}
+        text = json.dumps([fields, settings, pick_device(self._device)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

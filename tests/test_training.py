@@ -359,7 +359,8 @@ def test_too_little_memory_halves_the_population_and_then_is_a_failed_run(
         return run(self)
 
     monkeypatch.setattr(Trainer, "run", crowded)
-    (found,) = ProxyRun(TINY, device="cpu", folder=tmp_path).train([load_spec("gla_tiny")])
+    proxy = replace(TINY, models_at_once={"cpu": 2, "cuda": 2})
+    (found,) = ProxyRun(proxy, device="cpu", folder=tmp_path).train([load_spec("gla_tiny")])
     assert sizes == [2, 1, 1]
     assert [o.status for o in found.outcomes["recall"]] == [TRAINED, OUT_OF_MEMORY]
     assert found.outcomes["recall"][1].cause.startswith("one model does not fit")
@@ -457,6 +458,8 @@ def test_shipped_proxies_are_valid(name: str) -> None:
         ("model.num_layers=0", "proxy.model.num_layers=0: must be at least 1"),
         ("tasks.recall.kind=nothing", "proxy.tasks.recall.kind=nothing"),
         ("precision.cpu=int8", "precision.cpu=int8"),
+        ("workers=0", "proxy.workers=0: must be at least 1"),
+        ("workers=many", "proxy.workers=many: expected an integer"),
     ],
 )
 def test_a_wrong_setting_is_one_line(override: str, message: str) -> None:
@@ -472,6 +475,18 @@ COMMAND = ["train", "spec=kimi_linear_tiny", "tasks=[recall]", "format=json", "d
 
 def command(*more: str) -> list[str]:
     return [sys.executable, "-m", "hybridsim", *COMMAND, *more]
+
+
+def children(process: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def is_running(process: int) -> bool:
+    stat = Path(f"/proc/{process}/stat")
+    try:
+        return stat.read_text().rsplit(") ", 1)[1][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_finished_trainings_of_a_longer_command_are_not_done_again(tmp_path: Path) -> None:
@@ -494,6 +509,7 @@ def test_a_killed_command_goes_on_on_the_same_curve(tmp_path: Path) -> None:
         [f"kept={tmp_path / name}", f"hydra.run.dir={tmp_path / name / 'run'}"]
         for name in ("whole", "cut")
     )
+    cut.append("proxy.workers=2")
     run = {"capture_output": True, "text": True, "env": environment, "check": True}
     document = json.loads(subprocess.run(command(*whole), **run).stdout)  # type: ignore[call-overload]
     assert document["schema"] == "hybridsim/train/1"
@@ -502,10 +518,18 @@ def test_a_killed_command_goes_on_on_the_same_curve(tmp_path: Path) -> None:
         checkpoints = tmp_path / "cut" / "checkpoints"
         while not list(checkpoints.glob("*.pt")) and process.poll() is None:
             time.sleep(0.01)
+        workers = children(process.pid)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
+    assert len(workers) >= 2
+    end = time.monotonic() + 10
+    while any(map(is_running, workers)) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not any(map(is_running, workers))
     again = json.loads(subprocess.run(command(*cut), **run).stdout)  # type: ignore[call-overload]
     assert again["scores"] == document["scores"]
+    assert (document["ledger"]["processes"], again["ledger"]["processes"]) == (1, 2)
+    assert again["device"].endswith("2 processes")
     curves = [(tmp_path / name / "run" / "curves.csv").read_text() for name in ("whole", "cut")]
     assert curves[0] == curves[1]
 

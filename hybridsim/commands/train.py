@@ -31,11 +31,12 @@ def main(cfg: DictConfig) -> float:
     fields = config.plain(cfg)
     spec, chosen = config.take_spec(fields), config.take_format(fields)
     pictures = config.take_switch(fields, "pictures")
+    from hybridsim.train.devices import pick_device
     from hybridsim.train.pressed import press, pressure_record
     from hybridsim.train.progress import TrainingProgress
     from hybridsim.train.proxy import check_pressure
     from hybridsim.train.record import train_record
-    from hybridsim.train.run import ProxyRun, pick_device
+    from hybridsim.train.run import ProxyRun
     from hybridsim.workload import parse_workload
 
     workload = parse_workload(fields["workload"])

@@ -28,10 +28,10 @@ def main(cfg: DictConfig) -> None:
     chosen, proxy = config.take_format(fields), take_proxy(fields)
     from hybridsim.origin import git_revision, host, versions
     from hybridsim.report import files
+    from hybridsim.train.devices import device_title, pick_device
     from hybridsim.train.progress import TrainingProgress
     from hybridsim.train.record import proxy_record
     from hybridsim.train.reliability import document_of
-    from hybridsim.train.run import device_title, pick_device
     from hybridsim.train.validate import CHECKS, Validation
 
     names = fields["checks"] or list(CHECKS)
@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
         findings,
         not_measured=[name for name in names if name not in told],
         longer=list(validation.longer),
-        device=device_title(device),
+        device=device_title(device, max(ledger.processes for ledger in tables.ledgers)),
         wall_s=time.perf_counter() - started,
         settings=proxy_record(proxy),
         ledgers=[ledger.document() for ledger in tables.ledgers],

@@ -11,22 +11,21 @@ from hybridsim.train.trainer import Look
 
 @final
 class TrainingProgress(LongWork):
-    """Shows each population's steps, its best validation score, and the time that is left."""
+    """Shows the steps of all trainings, a task's best validation score, and the time left."""
 
     def __init__(self) -> None:
         super().__init__(new_bar(), "training")
         self._last = 0.0  # the first look is shown at once
-        self._name, self._first = "", 0
+        self._first, self._steps = 0, 0
 
     def look(self, look: Look) -> None:
         """Show a validation."""
-        if look.task != self._name or look.step <= self._first:
-            self._name, self._first, self._began = look.task, look.step, time.monotonic()
+        if look.steps != self._steps or look.step <= self._first:
+            self._steps, self._first, self._began = look.steps, look.step, time.monotonic()
             self._bar.reset(self._task, total=look.steps)
         models = f"{look.training} model" + ("" if look.training == 1 else "s")
         text = f"{look.task}: best {look.best:.3f}, {models} in training"
-        done = look.step if look.training else look.steps
-        self._bar.update(self._task, completed=done, total=look.steps, description=text)
+        self._bar.update(self._task, completed=look.step, total=look.steps, description=text)
         now = time.monotonic()
         if self._is_due(now):
             self._print(f"step {look.step} of {look.steps}{self._left(look, now)}; {text}", now)

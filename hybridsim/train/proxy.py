@@ -148,6 +148,8 @@ class ProxySettings:
         seeds: trainings of a candidate; each has weights and data of its own.
         precision: of matrix products by kind of device: "fp32", "tf32" or "bf16".
         models_at_once: models trained together at most, by kind of device.
+        workers: processes that train on a CPU, at most; None for as many as there are cores, where
+            that is worth their start.
         grid: whether learning rates that are not kept are measured first, see rates.py.
     """
 
@@ -158,13 +160,16 @@ class ProxySettings:
     training: Training = field(default_factory=Training)
     seeds: int = 3
     precision: dict[str, Any] = field(default_factory=lambda: {"cpu": "fp32", "cuda": "tf32"})
-    models_at_once: dict[str, Any] = field(default_factory=lambda: {"cpu": 4, "cuda": 128})
+    models_at_once: dict[str, Any] = field(default_factory=lambda: {"cpu": 1, "cuda": 128})
+    workers: int | None = None
     grid: bool = False
 
     def __post_init__(self) -> None:
         require_positive(seeds=self.seeds)
         if not self.tasks:
             raise bad_value("tasks", self.tasks, "a proxy needs one task or more")
+        if self.workers is not None:
+            require_at_least(1, workers=self.workers)
         for device in DEVICES:
             precision = str(self.precision.get(device))
             require_choice(f"precision.{device}", precision, PRECISIONS)

@@ -9,9 +9,10 @@ from typing import Any
 from hybridsim.fields import settings_dict
 from hybridsim.origin import git_revision, host, versions
 from hybridsim.spec.parse import spec_dict
+from hybridsim.train.devices import device_title
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.reliability import summary_line
-from hybridsim.train.run import Ledger, ProxyRun, Trained, device_title
+from hybridsim.train.run import Ledger, ProxyRun, Trained
 
 SCHEMA = "hybridsim/train/1"
 Rows = list[dict[str, Any]]
@@ -48,7 +49,7 @@ def train_record(
         "summary": trained.profile.summary(weights).document(),
         "reliability": summary_line(run.proxy.name, pressure["option"] is not None),
         "pressure": dict(pressure),
-        "device": device_title(run.device),
+        "device": device_title(run.device, run.ledger.processes),
         "wall_s": wall_s,
         "failures": failures(trained),
         "learning_rates": {letter: asdict(rate) for letter, rate in trained.rates.items()},
@@ -128,11 +129,14 @@ def model_rows(trained: Sequence[Trained]) -> Rows:
 def ledger_lines(ledger: Ledger, pressure: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what was spent, and at which pressure on the state, as label and text."""
     seconds = ", ".join(f"{name} {wall_s:.1f} s" for name, wall_s in ledger.wall_s.items())
+    ran_as = ", ".join(sorted(ledger.notes))
+    if ledger.processes > 1:
+        ran_as += f", in {ledger.processes} processes"
     return [
         ("models trained", f"{ledger.models}, of which {ledger.failed} failed"),
         ("optimizer steps", f"{ledger.steps:,}"),
         ("tokens", f"{ledger.tokens:,}"),
         ("time", f"{sum(ledger.wall_s.values()):.1f} s ({seconds})"),
-        ("steps ran as", ", ".join(sorted(ledger.notes))),
+        ("steps ran as", ran_as),
         ("pressure on the state", str(pressure["line"])),
     ]

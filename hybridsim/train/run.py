@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-import torch
-
-from hybridsim.errors import HybridsimError
 from hybridsim.mixers import MixerSettings
-from hybridsim.spec.parse import spec_dict
 from hybridsim.spec.schema import ModelSpec
+from hybridsim.train.chunk import Chunk, ChunkTrainer, Done, Setup
+from hybridsim.train.overview import Overview
 from hybridsim.train.population import Member
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.quality import QualityProfile, score_of
-from hybridsim.train.rates import Rate, digest, find_rates, layer_rates
+from hybridsim.train.rates import Rate, find_rates, layer_rates
 from hybridsim.train.scale import scale_spec
-from hybridsim.train.trainer import OUT_OF_MEMORY, Look, Outcome, Trainer
+from hybridsim.train.trainer import Look, Outcome
+from hybridsim.train.workers import process_count, train_chunks
 
-DEVICES = ("auto", "cpu", "cuda")
+GRID = "learning rates"  # what the ledger calls the grid's trainings
 
 
 @final
@@ -35,7 +34,9 @@ class Ledger:
         failed: of these, those without a score.
         steps: optimizer steps of all models.
         tokens: tokens of all models.
-        wall_s: seconds by task; the grid's under "learning rates".
+        wall_s: seconds by task; the grid's under "learning rates". Tasks that train beside each
+            other share the seconds as they do the processes.
+        processes: that trained beside each other at most.
         notes: how steps ran: "eager" or "CUDA graph".
     """
 
@@ -44,15 +45,30 @@ class Ledger:
     steps: int = 0
     tokens: int = 0
     wall_s: dict[str, float] = field(default_factory=dict)
+    processes: int = 1
     notes: set[str] = field(default_factory=set)
 
-    def add(self, outcomes: Sequence[Outcome], what: str, wall_s: float) -> None:
-        """Count some trainings."""
-        self.models += len(outcomes)
-        self.failed += sum(outcome.score is None for outcome in outcomes)
-        self.steps += sum(outcome.steps for outcome in outcomes)
-        self.tokens += sum(outcome.tokens for outcome in outcomes)
-        self.wall_s[what] = self.wall_s.get(what, 0.0) + wall_s
+    def add(
+        self, chunks: Sequence[Chunk], done: Sequence[Done], wall_s: float, processes: int
+    ) -> None:
+        """Count some trainings.
+
+        Args:
+            chunks: that were trained.
+            done: what became of each.
+            wall_s: seconds from the first's start to the last's end.
+            processes: that trained.
+        """
+        busy_s = sum(one.wall_s for one in done) or 1.0
+        for chunk, one in zip(chunks, done, strict=True):
+            self.models += len(one.outcomes)
+            self.failed += sum(outcome.score is None for outcome in one.outcomes)
+            self.steps += sum(outcome.steps for outcome in one.outcomes)
+            self.tokens += sum(outcome.tokens for outcome in one.outcomes)
+            share_s = wall_s * one.wall_s / busy_s
+            self.wall_s[chunk.what] = self.wall_s.get(chunk.what, 0.0) + share_s
+            self.notes |= one.notes
+        self.processes = max(self.processes, processes)
 
     def document(self) -> dict[str, Any]:
         """Return the ledger as the record has it."""
@@ -79,20 +95,6 @@ class Trained:
     profile: QualityProfile
 
 
-def pick_device(wanted: str) -> str:
-    """Return "cpu" or "cuda"; "auto" takes a GPU where there is one.
-
-    Raises:
-        HybridsimError: no such device here.
-    """
-    if wanted not in DEVICES:
-        raise HybridsimError(f"device={wanted}: no such device (known: {', '.join(DEVICES)})")
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise HybridsimError("device=cuda: torch sees no CUDA device here")
-    return "cuda" if there and wanted != "cpu" else "cpu"
-
-
 @final
 class ProxyRun:
     """Trains specs at the sizes of a proxy.
@@ -117,7 +119,7 @@ class ProxyRun:
         context_target: int | None = None,
         keep_finished: bool = False,
     ) -> None:
-        self._keep_finished = keep_finished
+        self.setup = Setup(proxy, device, folder / "checkpoints", keep_finished)
         self._finished: list[Path] = []
         self.proxy, self.device, self.folder = proxy, device, folder
         self.on_look, self.context_target = on_look, context_target
@@ -132,15 +134,18 @@ class ProxyRun:
             self.proxy,
             folder=self.folder / "learning_rates",
             device=self.device,
-            train=lambda members, task: self.train_task(members, task, "learning rates"),
+            train=self._train_grid,
         )
         seeds = range(self.proxy.seeds)
         members = [Member(t, seed, layer_rates(t, rates)) for t in twins for seed in seeds]
-        outcomes = {task: self.train_task(members, task, task) for task in self.proxy.tasks}
+        outcomes = self._train(members, {task: task for task in self.proxy.tasks})
         return [
             self._trained(number, spec, twin, rates, outcomes)
             for number, (spec, twin) in enumerate(zip(specs, twins, strict=True))
         ]
+
+    def _train_grid(self, members: list[Member], task: str) -> list[Outcome]:
+        return self._train(members, {GRID: task})[GRID]
 
     def _trained(
         self,
@@ -159,78 +164,44 @@ class ProxyRun:
         by_letter = {letter: rates[twin.mixers[letter]] for letter in twin.mixers}
         return Trained(spec, twin, by_letter, own, QualityProfile(scores))
 
-    def train_task(self, members: list[Member], name: str, what: str) -> list[Outcome]:
-        """Return the outcomes of models on one task, as many at once as memory takes."""
-        outcomes: list[Outcome] = []
-        at_once = self.models_at_once
-        while len(outcomes) < len(members):
-            some = members[len(outcomes) :][:at_once]
-            started = time.perf_counter()
-            found = self._together(some, name)
-            if found is not None:
-                self.ledger.add(found, what, time.perf_counter() - started)
-                outcomes += found
-            elif len(some) > 1:
-                at_once = len(some) // 2
-            else:
-                cause = f"one model does not fit into the memory of {device_title(self.device)}"
-                outcomes.append(Outcome(some[0], OUT_OF_MEMORY, cause=cause))
-                self.ledger.add(outcomes[-1:], what, time.perf_counter() - started)
+    def _train(
+        self, members: Sequence[Member], tasks: Mapping[str, str]
+    ) -> dict[str, list[Outcome]]:
+        """Return the outcomes of models on tasks, by what the ledger calls each."""
+        chunks = [
+            Chunk(tuple(members[first:][: self.models_at_once]), task, what)
+            for what, task in tasks.items()
+            for first in range(0, len(members), self.models_at_once)
+        ]
+        done = self._done(chunks)
+        outcomes: dict[str, list[Outcome]] = {what: [] for what in tasks}
+        for chunk, one in zip(chunks, done, strict=True):
+            outcomes[chunk.what] += one.outcomes
+            self._finished += one.checkpoints
         return outcomes
 
-    def _together(self, members: list[Member], name: str) -> list[Outcome] | None:
-        """Return the outcomes of models trained together, None where memory is too small."""
-        checkpoint = self._checkpoint(members, name)
-        try:
-            trainer = Trainer(
-                members,
-                self.proxy.task(name),
-                name=name,
-                training=self.proxy.task_training(name),
-                conv_size=self.proxy.model.conv_size,
-                device=self.device,
-                precision=str(self.proxy.precision[self.device]),
-                checkpoint=checkpoint,
-                on_look=self.on_look,
-            )
-            found = trainer.run()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            found = None
-        else:
-            self.ledger.notes |= trainer.notes
-        if found is not None and self._keep_finished:
-            self._finished.append(checkpoint)
-        else:
-            checkpoint.unlink(missing_ok=True)
-        if found is None and self.device == "cuda":
-            torch.cuda.empty_cache()
+    def _done(self, chunks: Sequence[Chunk]) -> list[Done]:
+        """Return what became of chunks, trained in as many processes as are worth it."""
+        started, processes = time.perf_counter(), process_count(self.setup, chunks)
+        steps = [self.proxy.task_training(chunk.task).steps for chunk in chunks]
+        overview = Overview(steps, self.on_look)
+        done: dict[int, Done] = {}
+        if processes > 1:
+            for number, one in train_chunks(self.setup, chunks, processes, overview.look):
+                overview.end(number)
+                if not one.lacked_memory:  # alone in memory it may fit
+                    done[number] = one
+        trainers = {chunk.what: ChunkTrainer(self.setup) for chunk in chunks}
+        for number, chunk in enumerate(chunks):
+            if number not in done:
+                look = partial(overview.look, number)
+                done[number] = trainers[chunk.what].train(chunk, look)
+                overview.end(number)
+        found = [done[number] for number in range(len(chunks))]
+        self.ledger.add(chunks, found, time.perf_counter() - started, processes)
         return found
 
     def forget(self) -> None:
         """Remove the checkpoints of what is finished."""
         while self._finished:
             self._finished.pop().unlink(missing_ok=True)
-
-    def _checkpoint(self, members: Sequence[Member], name: str) -> Path:
-        """Return the file of these trainings: the same command finds it again after a kill."""
-        models = [[spec_dict(m.spec), m.seed, m.rates] for m in members]
-        training = vars(self.proxy.task_training(name))
-        key = digest([models, self.proxy.tasks[name], training, vars(self.proxy.model),
-                      self.proxy.precision, self.device])  # fmt: skip
-        return self.folder / "checkpoints" / f"{key}.pt"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory is too small; on a CPU torch has only the text."""
-    texts = ("out of memory", "not enough memory", "can't allocate memory")
-    told = any(text in str(error).lower() for text in texts)
-    return isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or told
-
-
-def device_title(device: str) -> str:
-    """Return what people call the device that trains."""
-    if device == "cuda":
-        return str(torch.cuda.get_device_name())
-    return f"CPU ({platform.machine()}), one thread"

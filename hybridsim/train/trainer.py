@@ -56,7 +56,7 @@ class Outcome:
 @final
 @dataclass(frozen=True)
 class Look:
-    """What a progress bar may show after a validation.
+    """What a progress bar may show after a validation, of one population or of many.
 
     Attributes:
         task: the task's name.
