@@ -144,8 +144,8 @@ def _down_kernel(
 
 @triton.jit
 def _sum_kernel(
-    products, out, TOP: tl.constexpr, TOP_PADDED: tl.constexpr, WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    products, shared, residual, out, TOP: tl.constexpr, TOP_PADDED: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -154,7 +154,13 @@ def _sum_kernel(
         products + (token * TOP + choice)[:, None] * WIDTH + column[None, :],
         mask=(choice < TOP)[:, None] & (column < WIDTH)[None, :], other=0.0,
     )  # fmt: skip
-    tl.store(out + token * WIDTH + column, tl.sum(rows, 0), mask=column < WIDTH)
+    at, inside = token * WIDTH + column, column < WIDTH
+    total = tl.sum(rows, 0)
+    if shared is not None:
+        total += tl.load(shared + at, mask=inside, other=0.0).to(tl.float32)
+    if residual is not None:
+        total += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, total, mask=inside)
 
 
 def moe_small(
@@ -171,6 +177,8 @@ def moe_small(
     down_bias: Float[Tensor, "E D"] | None = None,
     up_scales: Float[Tensor, "E J"] | None = None,
     down_scales: Float[Tensor, "E D"] | None = None,
+    shared: Float[Tensor, "N D"] | None = None,
+    residual: Float[Tensor, "N D"] | None = None,
 ) -> Float[Tensor, "N D"]:
     """Return the weighted sum of each token's experts: sum_e w_e down_e(act(gate_e x) * up_e x).
 
@@ -187,6 +195,8 @@ def moe_small(
         down_bias: added to an expert's output.
         up_scales: of weights in fp8, which are [E, J, D] then; they are widened as they are read.
         down_scales: likewise, with [E, D, I].
+        shared: contiguous, added to the sum; that of the shared experts.
+        residual: contiguous, added too.
     """
     tokens, top = experts.shape
     slots, width = tokens * top, x.shape[1]
@@ -217,7 +227,7 @@ def moe_small(
     out = torch.empty_like(x)
     columns = 256
     _sum_kernel[(tokens, triton.cdiv(width, columns))](
-        products, out, TOP=top, TOP_PADDED=triton.next_power_of_2(top), WIDTH=width,
-        COLUMNS=columns, num_warps=4,
+        products, shared, residual, out,
+        TOP=top, TOP_PADDED=triton.next_power_of_2(top), WIDTH=width, COLUMNS=columns, num_warps=4,
     )  # fmt: skip
     return out

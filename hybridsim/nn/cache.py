@@ -92,6 +92,16 @@ class TokenBuffer:
         note("kv_cache", f"fp8, widened to {entries.dtype}".replace("torch.", ""))
         return seen.to(entries.dtype)
 
+    def place(self) -> tuple[Tensor, Tensor] | None:
+        """Return the storage and where in it, [1], the running step's entry of each sequence goes.
+
+        For kernels that write it themselves; None where `append` has to.
+        """
+        if self.clock is None or self.storage is None or self.window is not None or self.in_fp8:
+            return None
+        self.valid = self.clock.length
+        return self.storage, self.clock.position
+
     def _append(self, entries: Tensor) -> Tensor:
         """Add entries as they are stored; return all that a query may see, likewise."""
         if self.clock is not None:
