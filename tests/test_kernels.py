@@ -661,6 +661,18 @@ def test_who_listens_is_told(path: str, device: str) -> None:
     assert heard == [part]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 1000, 1025, 5000])
+def test_likeliest_tokens(width: int, dtype: torch.dtype, device: str) -> None:
+    logits = draw(3, 2, width, device=device, dtype=dtype)[:, -1:]
+    logits[1, 0, width // 2] = logits[1, 0, width - 1] = 100.0  # the first of two
+    logits[2] = -torch.inf
+    tokens = torch.full((3, 1), -1, device=device)
+    kernels.likeliest(logits, tokens)
+    wanted = [int(logits[0].argmax()), width // 2, 0]
+    assert tokens[:, 0].tolist() == wanted
+
+
 def test_index_scores_of_rounded_keys(device: str) -> None:
     q = draw(2, 5, 16, 32, device=device, dtype=torch.bfloat16)
     weights = draw(2, 5, 16, device=device, dtype=torch.float32)

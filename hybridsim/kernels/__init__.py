@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hybridsim.kernels.decode import block_attention as block_attention
     from hybridsim.kernels.decode import decode_attention as decode_attention
     from hybridsim.kernels.experts import moe_small as moe_small
+    from hybridsim.kernels.greedy import likeliest as likeliest
     from hybridsim.kernels.indexer import index_scores as index_scores
     from hybridsim.kernels.kda import kda_step as kda_step
     from hybridsim.kernels.latent import latent_decode_attention as latent_decode_attention
@@ -56,6 +57,7 @@ _MODULES = {
     "added_linear": "products",
     "short_conv_step": "short_conv",
     "quantize_rows": "quantize",
+    "likeliest": "greedy",
 }
 
 

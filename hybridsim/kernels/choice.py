@@ -236,6 +236,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "decode_attention": (Candidate("triton", "decode_attention", False, _narrow),),
     "latent_decode_attention": (Candidate("triton", "latent_decode_attention", False, _narrow),),
     "quantize_rows": (Candidate("triton", "quantize_rows", False, _narrow),),
+    "likeliest": (Candidate("triton", "likeliest", False, _narrow),),
     "moe_small": (Candidate("triton", "moe_small", False, _few_slots),),
 }
 
