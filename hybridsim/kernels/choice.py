@@ -222,7 +222,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
         ),
     ),
     "absorb": (Candidate("triton", "absorb", False, _few_rows, ("rms_norm", "rotate")),),
-    "latent_values": (Candidate("triton", "latent_values", False, _few_rows),),
+    "latent_values": (Candidate("triton", "latent_values", False, _few_rows, ("absorb",)),),
     "route_beside": (
         Candidate("triton", "route_beside", False, _few_routed, ("route", "linears", "moe_small")),
     ),

@@ -6,6 +6,8 @@ slots that chose it, found by comparing the numbers of all: no sort, no count le
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -16,6 +18,19 @@ from hybridsim.kernels.activation import SUPPORTED, activate, activate_gated
 from hybridsim.kernels.choice import MOST_SLOTS
 
 ROWS = 16  # slots that one product serves: a tensor core's product has at least so many rows
+
+
+class Tiles(NamedTuple):
+    """How a product is cut: outputs of a program, inputs that it reads at once, warps, stages."""
+
+    columns: int
+    block: int
+    warps: int = 4
+    stages: int = 4
+
+
+UP, DOWN = Tiles(32, 128), Tiles(64, 64)
+WIDE = Tiles(32, 32)  # of both in float32
 
 
 @triton.jit
@@ -209,20 +224,21 @@ def moe_small(
     precision = "ieee" if x.dtype == torch.float32 else "tf32"
     padded = max(16, triton.next_power_of_2(slots))
     hidden = x.new_empty(slots, inner)
-    columns, block = 32, 128 if x.dtype != torch.float32 else 32
-    _up_kernel[(triton.cdiv(inner, columns), slots)](
+    cut = WIDE if x.dtype == torch.float32 else UP
+    _up_kernel[(triton.cdiv(inner, cut.columns), slots)](
         x, up_weight, up_bias, up_scales, experts, hidden, slots,
         TOP=top, WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,
-        COLUMNS=columns, BLOCK=block, ACTIVATION=activation, LIMIT=limit, GATED=gated,
-        HAS_BIAS=up_bias is not None, PRECISION=precision, num_warps=4, num_stages=4,
+        COLUMNS=cut.columns, BLOCK=cut.block, ACTIVATION=activation, LIMIT=limit, GATED=gated,
+        HAS_BIAS=up_bias is not None, PRECISION=precision,
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     products = torch.empty(slots, width, device=x.device, dtype=torch.float32)
-    columns, block = (64, 64) if x.dtype != torch.float32 else (32, 32)
-    _down_kernel[(triton.cdiv(width, columns), slots)](
+    cut = WIDE if x.dtype == torch.float32 else DOWN
+    _down_kernel[(triton.cdiv(width, cut.columns), slots)](
         hidden, down_weight, down_bias, down_scales, weights, experts, products, slots,
         WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,
-        COLUMNS=columns, BLOCK=block, HAS_BIAS=down_bias is not None, PRECISION=precision,
-        num_warps=4, num_stages=4,
+        COLUMNS=cut.columns, BLOCK=cut.block, HAS_BIAS=down_bias is not None, PRECISION=precision,
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     out = torch.empty_like(x)
     columns = 256

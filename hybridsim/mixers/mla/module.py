@@ -70,10 +70,10 @@ class MultiHeadLatentAttention(SequenceMixer):
             or turned not in (0, s.qk_rope_head_dim)
         ):
             return None
-        place, first = cache.latents.place(), self._first_queries()
+        first = self._first_queries()
         layers = [first, self.kv_a_proj, self.kv_b_proj, self.o_proj]
         absorb, values = (kernel_of(name, layers, x) for name in ("absorb", "latent_values"))
-        if place is None or absorb is None or values is None:
+        if absorb is None or values is None or (place := cache.latents.place()) is None:
             return None
         query, latent = normed_linears(norm, x, first, self.kv_a_proj)
         if s.q_lora_rank is not None:
