@@ -590,7 +590,8 @@ def stepped_ffn(settings: FfnSettings, rows: int, dtype: torch.dtype, device: st
     for name, bias in [*ffn.named_parameters(), *ffn.named_buffers()]:
         if "bias" in name:
             bias.data.normal_()
-    x = draw(rows, 1, 48, device=device, dtype=dtype)
+    # The same numbers on every device: near ties, a rounding chooses another expert.
+    x = draw(rows, 1, 48, device="cpu", dtype=dtype).to(device)
     ffn, norm = ffn.to(device, dtype), norm.to(device, dtype)
     with torch.inference_mode():
         with choice.forcing("triton"):
