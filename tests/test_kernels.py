@@ -12,23 +12,28 @@ from cases import MIXER_CASES
 from closeness import assert_close
 from torch import Tensor
 
-from hybridsim import kernels
+from hybridsim import kernels, load_spec
 from hybridsim.components import NormSettings, RopeSettings
+from hybridsim.ffn import FfnSettings, ffn_class
+from hybridsim.ffn.dense.settings import DenseSettings
 from hybridsim.ffn.moe.module import Experts
 from hybridsim.ffn.moe.ops import route, weighted_sum
 from hybridsim.ffn.moe.settings import MoESettings
+from hybridsim.graph import build_graph
 from hybridsim.kernels import choice
+from hybridsim.kernels.arguments import Gate, Norm
 from hybridsim.mixers import mixer_class
 from hybridsim.mixers.block_sparse import ops as sparse_ops
 from hybridsim.mixers.block_sparse.ops import block_scores, select_blocks
 from hybridsim.mixers.mamba1.ops import naive_selective_scan
 from hybridsim.mixers.sparse_mla import ops
 from hybridsim.model.build import initialize
+from hybridsim.model.model import HybridLM
 from hybridsim.nn.activation import gated
 from hybridsim.nn.attention import causal_attention
 from hybridsim.nn.cache import ModelCache, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
-from hybridsim.nn.linear import linear
+from hybridsim.nn.linear import linear, normed_linears
 from hybridsim.nn.mixer import MixerPlace
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.quantize import dequantize, quantize
@@ -248,6 +253,40 @@ def test_linears(rows: int, dtype: torch.dtype, device: str) -> None:
     ):
         wanted = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
         check("out", got, wanted, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("unit_offset", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_linears_of_a_norm(rows: int, unit_offset: bool, dtype: torch.dtype, device: str) -> None:
+    reference = RMSNorm(1100, NormSettings(eps=1e-2, unit_offset=unit_offset)).to(device)
+    reference.weight.data.normal_().copy_(reference.weight.to(dtype))
+    x = draw(rows, 1, 1100, device=device, dtype=dtype)
+    weights = [draw(n, 1100, device=device, dtype=dtype) / 33 for n in (37, 70, 5)]
+    biases = [None, draw(70, device=device, dtype=dtype), None]
+    norm = Norm(reference.weight.detach().to(dtype), 1e-2, unit_offset)
+    with torch.no_grad():
+        normed = reference.double()(x.double())
+    plain, halves, narrow, kept = kernels.normed_linears(
+        x, norm, weights, biases, gated=[False, True, False], gate=Gate("gelu", 0.5, 0.7), keep=True
+    )
+    first, second, third = (
+        F.linear(normed, weight.double(), None if bias is None else bias.double())
+        for weight, bias in zip(weights, biases, strict=True)
+    )
+    check("plain", plain, first, dtype)
+    check("gated", halves, gated("gelu", second, 0.5, 0.7), dtype)
+    check("narrow", narrow, third, dtype)
+    check("normalised", kept, normed, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_linear_added_to_something(rows: int, dtype: torch.dtype, device: str) -> None:
+    x, residual = (draw(rows, 1, n, device=device, dtype=dtype) for n in (300, 21))
+    weight, bias = (draw(*shape, device=device, dtype=dtype) for shape in ((21, 300), (21,)))
+    wanted = residual.double() + F.linear(x.double(), weight.double(), bias.double())
+    check("out", kernels.added_linear(x, weight, bias, residual), wanted, dtype)
 
 
 def test_products_of_many_rows_are_the_librarys(device: str) -> None:
@@ -489,6 +528,150 @@ def test_mixers_decode_over_them(kind: str, name: str, device: str) -> None:
         outputs.append(torch.cat(parts, dim=1))
     assert choice.OURS in " ".join(choice.report().values())
     check("out", outputs[1], outputs[0], torch.float32)
+
+
+@pytest.mark.filterwarnings("ignore:overflow")  # the interpreter's sigmoid of what is far below 0
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("kind", "name"), [(k, n) for k in ("kda", "mla") for n in MIXER_CASES[k]])
+def test_a_step_of_a_mixer_is_its_parts(kind: str, name: str, rows: int, device: str) -> None:
+    settings, place = MIXER_CASES[kind][name], MixerPlace(32, NormSettings(eps=1e-3))
+    mixer, norm = mixer_class(kind)(settings, place), RMSNorm(32, place.norm)
+    initialize(mixer, seed=0)
+    norm.weight.data.normal_()
+    x = torch.randn(rows, 20, 32)
+    outputs, ran = [], []
+    for implementation, dtype in (("reference", torch.float64), ("triton", torch.float32)):
+        mixer, norm = mixer.to(device, dtype), norm.to(device, dtype)
+        cache = ModelCache({"mixer": mixer.new_cache(30)})
+        cache.make_static(30, torch.device(device))
+        parts = []
+        with choice.forcing(implementation), torch.inference_mode():
+            for part in x.to(device, dtype).split([16, 1, 1, 1, 1], dim=1):
+                cache.begin(part.shape[1])
+                layer = cache.layers["mixer"]
+                out = mixer.step(norm, part, layer, cache.past) if part.shape[1] == 1 else None
+                ran.append(out is not None)
+                if out is None:
+                    out = part + mixer(norm(part), layer, cache.past)
+                parts.append(out)
+                cache.end(part.shape[1])
+        outputs.append(torch.cat(parts, dim=1))
+    check("out", outputs[1], outputs[0], torch.float32)
+    fusible = name not in ("head_gate",)
+    assert ran == [False] * 5 + [False] + [fusible] * 4
+
+
+# Feed-forwards whose steps are few launches, and those that go the long way.
+SHORT: dict[str, FfnSettings] = {
+    "dense": DenseSettings(70),
+    "dense, all": DenseSettings(33, "gelu", bias=True, gate_scale=0.5, activation_limit=0.8),
+    "moe": MoESettings(12, 3, 40, num_shared_experts=1, router="sigmoid"),
+    "moe, all": MoESettings(
+        5, 2, 24, num_shared_experts=2, router_bias=True, score_correction_bias=True,
+        expert_bias=True, norm_topk_prob=False, routed_scaling_factor=2.0, activation="gelu",
+        activation_limit=0.5, shared_activation_limit=0.4,
+    ),
+}  # fmt: skip
+LONG: dict[str, FfnSettings] = {
+    "dense, plain": DenseSettings(70, "relu2", gated=False),
+    "dense, scaled": DenseSettings(70, down_scale=0.5),
+    "moe, alone": MoESettings(12, 3, 40),
+    "moe, gated": MoESettings(12, 3, 40, num_shared_experts=1, shared_expert_gate=True),
+    "moe, latent": MoESettings(12, 3, 40, num_shared_experts=1, latent_size=16),
+    "moe, groups": MoESettings(12, 3, 40, num_shared_experts=1, num_groups=3, topk_groups=2),
+}
+
+
+def stepped_ffn(settings: FfnSettings, rows: int, dtype: torch.dtype, device: str) -> Any:
+    """Return what a feed-forward's step gives, and what its parts give in float64."""
+    ffn, norm = ffn_class(settings.kind)(settings, 48), RMSNorm(48, NormSettings(eps=1e-3))
+    initialize(ffn, seed=0)
+    norm.weight.data.normal_()
+    for name, bias in [*ffn.named_parameters(), *ffn.named_buffers()]:
+        if "bias" in name:
+            bias.data.normal_()
+    # The same numbers on every device: near ties, a rounding chooses another expert.
+    x = draw(rows, 1, 48, device="cpu", dtype=dtype).to(device)
+    ffn, norm = ffn.to(device, dtype), norm.to(device, dtype)
+    with torch.inference_mode():
+        with choice.forcing("triton"):
+            got = ffn.step(norm, x)
+        wide, norm = ffn.double(), norm.double()
+        return got, x.double() + wide(norm(x.double()))
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("settings", SHORT.values(), ids=SHORT)
+def test_a_step_of_a_feed_forward_is_its_parts(
+    settings: FfnSettings, rows: int, dtype: torch.dtype, device: str
+) -> None:
+    got, wanted = stepped_ffn(settings, rows, dtype, device)
+    check("out", got, wanted, dtype)
+
+
+@pytest.mark.parametrize("settings", LONG.values(), ids=LONG)
+def test_other_feed_forwards_go_the_long_way(settings: FfnSettings, device: str) -> None:
+    assert stepped_ffn(settings, 1, torch.float32, device)[0] is None
+
+
+def test_a_forced_part_runs_by_itself(device: str) -> None:
+    x, layer = draw(1, 24, device=device, dtype=torch.float32), torch.nn.Linear(24, 40).to(device)
+    norm = RMSNorm(24, NormSettings()).to(device)
+    with torch.no_grad(), choice.forcing("triton"):
+        for part, wanted in (("rotate", choice.OURS), ("rms_norm", None)):
+            choice.clear_report()
+            with choice.forcing("reference", part):
+                (got,) = normed_linears(norm, x, layer)
+            assert choice.report().get("normed_linears") == wanted
+            check("out", got, layer(norm(x)), torch.float32)
+
+
+def test_models_step_over_them(device: str) -> None:
+    model = HybridLM(build_graph(load_spec("kimi_linear_tiny"))).to(device)
+    initialize(model, seed=0)
+    tokens = torch.randint(0, model.spec.vocab_size, (2, 24), device=device)
+    logits = []
+    for implementation in ("reference", "triton"):
+        cache = model.new_static_cache(30)
+        choice.clear_report()
+        with torch.inference_mode():
+            model(tokens[:, :20], cache)
+            with choice.forcing(implementation):
+                parts = [model(tokens[:, i : i + 1], cache) for i in range(20, 24)]
+        logits.append(torch.cat(parts, dim=1))
+    check("logits", logits[1], logits[0], torch.float32)
+    assert {"kda_step", "absorb", "route_beside", "gated_linears"} <= choice.report().keys()
+
+
+@pytest.mark.parametrize("path", ["mixer_norm", "mixers.L.o_proj", "ffn"])
+def test_who_listens_is_told(path: str, device: str) -> None:
+    model = HybridLM(build_graph(load_spec("kimi_linear_tiny"))).to(device)
+    initialize(model, seed=0)
+    cache, heard = model.new_static_cache(30), []
+    part = model.layers[0].get_submodule(path)
+    token = torch.zeros(1, 1, dtype=torch.long, device=device)
+    with torch.inference_mode(), choice.forcing("triton"), choice.forcing("reference", "linears"):
+        model(token, cache)  # gives every part of the cache its place
+        handle = part.register_forward_hook(lambda module, *_: heard.append(module))
+        model(token, cache)
+        assert heard == [part]
+        handle.remove()
+    with torch.inference_mode(), choice.forcing("triton"):
+        model(token, cache)
+    assert heard == [part]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 1000, 1025, 5000])
+def test_likeliest_tokens(width: int, dtype: torch.dtype, device: str) -> None:
+    logits = draw(3, 2, width, device=device, dtype=dtype)[:, -1:]
+    logits[1, 0, width // 2] = logits[1, 0, width - 1] = 100.0  # the first of two
+    logits[2] = -torch.inf
+    tokens = torch.full((3, 1), -1, device=device)
+    kernels.likeliest(logits, tokens)
+    wanted = [int(logits[0].argmax()), width // 2, 0]
+    assert tokens[:, 0].tolist() == wanted
 
 
 def test_index_scores_of_rounded_keys(device: str) -> None:

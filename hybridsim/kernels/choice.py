@@ -56,12 +56,15 @@ class Candidate:
         function: its module and name, after "hybridsim.kernels.".
         differentiable: whether autograd can follow it.
         accepts: whether it is made for a call.
+        parts: the operations that it does in one, where it is not alone: it leaves them to their
+            own candidates where an implementation of one of them was asked for.
     """
 
     package: str
     function: str
     differentiable: bool
     accepts: Callable[[Call], bool]
+    parts: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -143,6 +146,21 @@ def _few_rows(call: Call) -> bool:
     return _narrow(call) and len(call.sizes["dtypes"]) == 1 and call.sizes["rows"] <= MOST_ROWS
 
 
+def _few_gated(call: Call) -> bool:
+    return _few_rows(call) and call.sizes["activation"] in _EXPERT_ACTIVATIONS
+
+
+def _small_heads(call: Call) -> bool:
+    """A step of few sequences whose heads' states one program each holds."""
+    small = call.sizes["key_dim"] <= 128 and call.sizes["rank"] <= 256
+    return _few_rows(call) and bool(small)
+
+
+def _few_routed(call: Call) -> bool:
+    """Few rows, with what else a mixture's step asks of its experts."""
+    return _few_rows(call) and _few_slots(call) and bool(call.sizes["num_experts"] <= 1024)
+
+
 def _few_experts(call: Call) -> bool:
     """One group of experts, whose scores one program holds."""
     return call.tensor.dtype == torch.float32 and bool(call.sizes["num_experts"] <= 1024)
@@ -185,6 +203,29 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
         Candidate("fla", "fla_calls.gated_rms_norm", True, _plain_norm),
     ),
     "linears": (Candidate("triton", "linears", False, _few_rows),),
+    "normed_linears": (
+        Candidate("triton", "normed_linears", False, _few_rows, ("rms_norm", "linears")),
+    ),
+    "gated_linears": (
+        Candidate(
+            "triton", "normed_linears", False, _few_gated, ("rms_norm", "linears", "silu_mul")
+        ),
+    ),
+    "added_linear": (Candidate("triton", "added_linear", False, _few_rows, ("linears",)),),
+    "kda_step": (
+        Candidate(
+            "triton",
+            "kda_step",
+            False,
+            _small_heads,
+            ("linears", "short_conv_step", "recurrent_kda", "gated_rms_norm"),
+        ),
+    ),
+    "absorb": (Candidate("triton", "absorb", False, _few_rows, ("rms_norm", "rotate")),),
+    "latent_values": (Candidate("triton", "latent_values", False, _few_rows, ("absorb",)),),
+    "route_beside": (
+        Candidate("triton", "route_beside", False, _few_routed, ("route", "linears", "moe_small")),
+    ),
     "silu_mul": (Candidate("triton", "silu_mul", False, _silu),),
     "index_scores": (Candidate("triton", "index_scores", False, _narrow),),
     "selected_attention": (Candidate("triton", "selected_attention", False, _narrow),),
@@ -195,6 +236,7 @@ TABLE: dict[str, tuple[Candidate, ...]] = {
     "decode_attention": (Candidate("triton", "decode_attention", False, _narrow),),
     "latent_decode_attention": (Candidate("triton", "latent_decode_attention", False, _narrow),),
     "quantize_rows": (Candidate("triton", "quantize_rows", False, _narrow),),
+    "likeliest": (Candidate("triton", "likeliest", False, _narrow),),
     "moe_small": (Candidate("triton", "moe_small", False, _few_slots),),
 }
 
@@ -218,7 +260,8 @@ def choose(operation: str, *tensors: Tensor | None, **sizes: Any) -> Callable[..
         if _runs(operation, candidate, call):
             note(operation, candidate.label)
             return _loaded(candidate)
-    note(operation, REFERENCE)
+    if not any(candidate.parts for candidate in TABLE[operation]):  # else the parts say what ran
+        note(operation, REFERENCE)
     return None
 
 
@@ -233,7 +276,9 @@ def _wanted(operation: str) -> str:
 
 def _runs(operation: str, candidate: Candidate, call: Call) -> bool:
     wanted = _wanted(operation)
-    if wanted and wanted != candidate.package:
+    if any(
+        name not in ("", candidate.package) for name in (wanted, *map(_wanted, candidate.parts))
+    ):
         return False
     if call.gradient and not candidate.differentiable:
         return False

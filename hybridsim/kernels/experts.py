@@ -6,6 +6,8 @@ slots that chose it, found by comparing the numbers of all: no sort, no count le
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -16,6 +18,19 @@ from hybridsim.kernels.activation import SUPPORTED, activate, activate_gated
 from hybridsim.kernels.choice import MOST_SLOTS
 
 ROWS = 16  # slots that one product serves: a tensor core's product has at least so many rows
+
+
+class Tiles(NamedTuple):
+    """How a product is cut: outputs of a program, inputs that it reads at once, warps, stages."""
+
+    columns: int
+    block: int
+    warps: int = 4
+    stages: int = 4
+
+
+UP, DOWN = Tiles(32, 128), Tiles(64, 64)
+WIDE = Tiles(32, 32)  # of both in float32
 
 
 @triton.jit
@@ -144,8 +159,8 @@ def _down_kernel(
 
 @triton.jit
 def _sum_kernel(
-    products, out, TOP: tl.constexpr, TOP_PADDED: tl.constexpr, WIDTH: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    products, shared, residual, out, TOP: tl.constexpr, TOP_PADDED: tl.constexpr,
+    WIDTH: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -154,7 +169,13 @@ def _sum_kernel(
         products + (token * TOP + choice)[:, None] * WIDTH + column[None, :],
         mask=(choice < TOP)[:, None] & (column < WIDTH)[None, :], other=0.0,
     )  # fmt: skip
-    tl.store(out + token * WIDTH + column, tl.sum(rows, 0), mask=column < WIDTH)
+    at, inside = token * WIDTH + column, column < WIDTH
+    total = tl.sum(rows, 0)
+    if shared is not None:
+        total += tl.load(shared + at, mask=inside, other=0.0).to(tl.float32)
+    if residual is not None:
+        total += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, total, mask=inside)
 
 
 def moe_small(
@@ -171,6 +192,8 @@ def moe_small(
     down_bias: Float[Tensor, "E D"] | None = None,
     up_scales: Float[Tensor, "E J"] | None = None,
     down_scales: Float[Tensor, "E D"] | None = None,
+    shared: Float[Tensor, "N D"] | None = None,
+    residual: Float[Tensor, "N D"] | None = None,
 ) -> Float[Tensor, "N D"]:
     """Return the weighted sum of each token's experts: sum_e w_e down_e(act(gate_e x) * up_e x).
 
@@ -187,6 +210,8 @@ def moe_small(
         down_bias: added to an expert's output.
         up_scales: of weights in fp8, which are [E, J, D] then; they are widened as they are read.
         down_scales: likewise, with [E, D, I].
+        shared: contiguous, added to the sum; that of the shared experts.
+        residual: contiguous, added too.
     """
     tokens, top = experts.shape
     slots, width = tokens * top, x.shape[1]
@@ -199,25 +224,26 @@ def moe_small(
     precision = "ieee" if x.dtype == torch.float32 else "tf32"
     padded = max(16, triton.next_power_of_2(slots))
     hidden = x.new_empty(slots, inner)
-    columns, block = 32, 128 if x.dtype != torch.float32 else 32
-    _up_kernel[(triton.cdiv(inner, columns), slots)](
+    cut = WIDE if x.dtype == torch.float32 else UP
+    _up_kernel[(triton.cdiv(inner, cut.columns), slots)](
         x, up_weight, up_bias, up_scales, experts, hidden, slots,
         TOP=top, WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,
-        COLUMNS=columns, BLOCK=block, ACTIVATION=activation, LIMIT=limit, GATED=gated,
-        HAS_BIAS=up_bias is not None, PRECISION=precision, num_warps=4, num_stages=4,
+        COLUMNS=cut.columns, BLOCK=cut.block, ACTIVATION=activation, LIMIT=limit, GATED=gated,
+        HAS_BIAS=up_bias is not None, PRECISION=precision,
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     products = torch.empty(slots, width, device=x.device, dtype=torch.float32)
-    columns, block = (64, 64) if x.dtype != torch.float32 else (32, 32)
-    _down_kernel[(triton.cdiv(width, columns), slots)](
+    cut = WIDE if x.dtype == torch.float32 else DOWN
+    _down_kernel[(triton.cdiv(width, cut.columns), slots)](
         hidden, down_weight, down_bias, down_scales, weights, experts, products, slots,
         WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,
-        COLUMNS=columns, BLOCK=block, HAS_BIAS=down_bias is not None, PRECISION=precision,
-        num_warps=4, num_stages=4,
+        COLUMNS=cut.columns, BLOCK=cut.block, HAS_BIAS=down_bias is not None, PRECISION=precision,
+        num_warps=cut.warps, num_stages=cut.stages,
     )  # fmt: skip
     out = torch.empty_like(x)
     columns = 256
     _sum_kernel[(tokens, triton.cdiv(width, columns))](
-        products, out, TOP=top, TOP_PADDED=triton.next_power_of_2(top), WIDTH=width,
-        COLUMNS=columns, num_warps=4,
+        products, shared, residual, out,
+        TOP=top, TOP_PADDED=triton.next_power_of_2(top), WIDTH=width, COLUMNS=columns, num_warps=4,
     )  # fmt: skip
     return out

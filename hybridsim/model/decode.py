@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hybridsim.errors import HybridsimError
+from hybridsim.kernels.choice import choose
 from hybridsim.model.model import HybridLM
 
 WARM_UP_STEPS = 3  # kernels are compiled and tuned before the capture, which must do neither
@@ -71,7 +72,7 @@ class DecodeRunner:
         self._require_room(tokens.shape[1])
         for chunk in tokens.split(chunk_tokens or tokens.shape[1], dim=1):
             self.logits = self.model(chunk, self.cache, last_logits_only=True)
-        self.tokens.copy_(self.logits.argmax(-1))
+        self._choose()
         return self.logits
 
     @torch.inference_mode()
@@ -105,7 +106,15 @@ class DecodeRunner:
     @torch.inference_mode()
     def _run(self) -> None:
         self.logits = self.model(self.tokens, self.cache, last_logits_only=True)
-        self.tokens.copy_(self.logits.argmax(-1))
+        self._choose()
+
+    def _choose(self) -> None:
+        """Leave the likeliest tokens as the next step's input."""
+        kernel = choose("likeliest", self.logits)
+        if kernel is None:
+            self.tokens.copy_(self.logits.argmax(-1))
+        else:
+            kernel(self.logits, self.tokens)
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         stream = torch.cuda.Stream()

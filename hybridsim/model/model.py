@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,12 +12,14 @@ from torch import Tensor, nn
 
 from hybridsim.ffn import FfnSettings, ffn_class
 from hybridsim.graph import FFN, MIXER, NORM, ModelGraph, Op
+from hybridsim.kernels.choice import MOST_ROWS
 from hybridsim.mixers import MixerSettings, mixer_class
 from hybridsim.nn.cache import LayerCache, ModelCache
 from hybridsim.nn.feed_forward import FeedForward
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.scale import scaled
+from hybridsim.spec.schema import ResidualSettings
 
 
 class HybridLM(nn.Module):
@@ -128,10 +131,32 @@ class HybridLayer(nn.Module):
                     outs.append(out)
                 return functools.reduce(torch.add, outs)
 
-            x = self._sublayer(MIXER, mix, x)
+            stepped = None
+            if len(mixers) == 1 and x.shape[1] == 1 and cache is not None:
+                name, mixer = mixers[0]
+                stepped = self._stepped(MIXER, mixer, x, cache.layers[name], past)
+            x = self._sublayer(MIXER, mix, x) if stepped is None else stepped
         if hasattr(self, "ffn"):
-            x = self._sublayer(FFN, self.ffn, x)
+            stepped = self._stepped(FFN, self.ffn, x)
+            x = self._sublayer(FFN, self.ffn, x) if stepped is None else stepped
         return x, selection
+
+    def _stepped(
+        self, kind: str, module: SequenceMixer | FeedForward, x: Tensor, *given: Any
+    ) -> Tensor | None:
+        """Return x with a module's normalised part added, where it does all that in few launches.
+
+        None where it does not, and where someone listens to what goes through its parts.
+        """
+        norm = getattr(self, f"{kind}_norm", None)
+        few = x[..., 0].numel() <= MOST_ROWS and not torch.is_grad_enabled()
+        plain = self.residual == ResidualSettings() and not hasattr(self, f"{kind}_post_norm")
+        if not few or not plain or not isinstance(norm, RMSNorm):
+            return None
+        if _has_hooks(norm) or _has_hooks(module):
+            return None
+        found: Tensor | None = module.step(norm, x, *given)
+        return found
 
     def _sublayer(self, kind: str, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Return x with the function of it added, normalised before, after, or both."""
@@ -143,6 +168,10 @@ class HybridLayer(nn.Module):
             out = after(out)
         source = inside if self.residual.source == "normed" else x
         return scaled(source, self.residual.alpha) + scaled(out, self.residual.beta)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
 
 
 def build_mixer(op: Op, place: MixerPlace) -> SequenceMixer:

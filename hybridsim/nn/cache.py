@@ -31,14 +31,17 @@ class Clock:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.past_tokens = 0
-        self.length = torch.zeros(1, dtype=torch.int32, device=device)
-        self.position = torch.full((1,), -1, dtype=torch.int64, device=device)
+        # One addition moves both on: the length is the lower half of its number. (It stands 16
+        # bytes after the position, as kernels are compiled for pointers of whole 16 bytes.)
+        self._counts = torch.zeros(3, dtype=torch.int64, device=device)
+        self.length = self._counts[2:].view(torch.int32)[:1]
+        self.position = self._counts[:1]
+        self.set(0)
 
     def tick(self) -> Tensor:
         """Begin a step of one token; return its position."""
-        self.length.add_(1)
-        return self.position.add_(1)
+        self._counts.add_(1)
+        return self.position
 
     def set(self, tokens: int) -> None:
         """Have seen `tokens` tokens."""
@@ -91,6 +94,16 @@ class TokenBuffer:
             return entries
         note("kv_cache", f"fp8, widened to {entries.dtype}".replace("torch.", ""))
         return seen.to(entries.dtype)
+
+    def place(self) -> tuple[Tensor, Tensor] | None:
+        """Return the storage and where in it, [1], the running step's entry of each sequence goes.
+
+        For kernels that write it themselves; None where `append` has to.
+        """
+        if self.clock is None or self.storage is None or self.window is not None or self.in_fp8:
+            return None
+        self.valid = self.clock.length
+        return self.storage, self.clock.position
 
     def _append(self, entries: Tensor) -> Tensor:
         """Add entries as they are stored; return all that a query may see, likewise."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
 from hybridsim.nn.cache import LayerCache, Past
+from hybridsim.nn.norm import RMSNorm
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,24 @@ class SequenceMixer(nn.Module, ABC):
             cache: what `new_cache` made, or None for a pass of its own.
             past_tokens: tokens that the cache has seen.
         """
+
+    def step(
+        self,
+        norm: RMSNorm,
+        x: Float[Tensor, "B 1 D"],
+        cache: LayerCache | None,
+        past_tokens: Past,
+    ) -> Float[Tensor, "B 1 D"] | None:
+        """Return x + self(norm(x), cache, past_tokens) of one token a sequence in few launches.
+
+        None, and nothing done, where no kernels do that: callers then go the long way.
+
+        Args:
+            norm: what stands before the mixer.
+            x: the residual stream, few rows.
+            cache, past_tokens: as for `forward`.
+        """
+        return None
 
     def mix(
         self,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from hybridsim.ffn.dense.settings import DenseSettings
+from hybridsim.kernels.arguments import Gate
 from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
-from hybridsim.nn.linear import linear
+from hybridsim.nn.linear import added_linear, kernel_of, linear, norm_of
+from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.scale import scaled
 
 
@@ -32,3 +34,22 @@ class Dense(FeedForward):
         else:
             inner = PLAIN[s.activation](linear(self.up_proj, x))
         return scaled(linear(self.down_proj, inner), s.down_scale)
+
+    def step(self, norm: RMSNorm, x: Tensor) -> Tensor | None:
+        s = self.settings
+        if not s.gated or s.down_scale != 1:
+            return None
+        layer = self.gate_up_proj
+        kernel = kernel_of("gated_linears", [layer], x, activation=s.activation)
+        if kernel is None:
+            return None
+        (inner,) = kernel(
+            x, norm_of(norm), [layer.weight], [layer.bias], gated=[True], gate=self.gate
+        )
+        return added_linear(self.down_proj, inner, x)
+
+    @property
+    def gate(self) -> Gate:
+        """What the gated layer's halves become."""
+        s = self.settings
+        return Gate(s.activation, s.gate_scale, s.activation_limit)

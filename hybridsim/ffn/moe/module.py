@@ -9,11 +9,19 @@ from torch import Tensor, nn
 
 from hybridsim.ffn.dense.module import Dense
 from hybridsim.ffn.dense.settings import DenseSettings
-from hybridsim.ffn.moe.ops import grouped_linear, route, scaled_grouped_linear, weighted_sum
+from hybridsim.ffn.moe.ops import (
+    grouped_linear,
+    route,
+    routing,
+    scaled_grouped_linear,
+    weighted_sum,
+)
 from hybridsim.ffn.moe.settings import MoESettings
 from hybridsim.kernels.choice import choose
 from hybridsim.nn.activation import PLAIN, gated
 from hybridsim.nn.feed_forward import FeedForward
+from hybridsim.nn.linear import kernel_of, norm_of
+from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
 from hybridsim.nn.quantize import quantize_rows
 
@@ -55,6 +63,46 @@ class MoE(FeedForward):
         if self.settings.shared_expert_gate:
             shared = shared * self.shared_expert_gate(x).sigmoid()
         return out + shared
+
+    def step(self, norm: RMSNorm, x: Tensor) -> Tensor | None:
+        s = self.settings
+        plain = s.num_shared_experts and s.gated and s.num_groups == 1
+        if not plain or s.latent_size is not None or s.shared_expert_gate:
+            return None
+        up, down = self.shared_expert.gate_up_proj, self.shared_expert.down_proj
+        sizes = {
+            "activation": s.activation,
+            "slots": x[..., 0].numel() * s.num_experts_per_tok,
+            "num_experts": s.num_experts,
+        }
+        first = kernel_of("gated_linears", [self.router, up], x, **sizes)
+        second = kernel_of("route_beside", [self.router, up, down], x, **sizes)
+        if first is None or second is None:
+            return None
+        third = choose("moe_small", x, self.experts.down_proj, **sizes)
+        if third is None:
+            return None
+        tokens = x.flatten(0, 1)
+        logits, inner, normed = first(
+            tokens,
+            norm_of(norm),
+            [self.router.weight, up.weight],
+            [self.router.bias, up.bias],
+            gated=[False, True],
+            gate=self.shared_expert.gate,
+            keep=True,
+        )
+        weights, experts, shared = second(
+            logits,
+            self.score_correction_bias,
+            s.num_experts_per_tok,
+            inner,
+            down.weight,
+            down.bias,
+            **routing(s),
+        )
+        routed = self.experts.fused(third, normed, weights, experts, shared=shared, residual=tokens)
+        return routed.view_as(x)
 
     def routed(self, tokens: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Return the weighted sum of each token's experts, [N, D]; see Experts.forward."""
@@ -125,7 +173,7 @@ class Experts(nn.Module):
             activation=self.settings.activation,
         )
         if kernel is not None:
-            return self._fused(kernel, x, weights, experts)
+            return self.fused(kernel, x, weights, experts)
         flat = experts.flatten()
         order = _sort_key(flat, self.settings.num_experts).argsort(stable=True)
         counts = torch.zeros(self.settings.num_experts, dtype=torch.long, device=x.device)
@@ -137,9 +185,15 @@ class Experts(nn.Module):
         out = _plus(out, self.down_proj_bias, chosen)
         return weighted_sum(out, order, weights)
 
-    def _fused(
-        self, kernel: Callable[..., Tensor], x: Tensor, weights: Tensor, experts: Tensor
+    def fused(
+        self,
+        kernel: Callable[..., Tensor],
+        x: Tensor,
+        weights: Tensor,
+        experts: Tensor,
+        **added: Tensor,
     ) -> Tensor:
+        """Return what `forward` does, by a kernel, and what is to be added to it."""
         s = self.settings
         up = self.gate_up_proj if s.gated else self.up_proj
         found: Tensor = kernel(
@@ -155,6 +209,7 @@ class Experts(nn.Module):
             down_bias=self.down_proj_bias,
             up_scales=self.up_scales,
             down_scales=self.down_scales,
+            **added,
         )
         return found
 

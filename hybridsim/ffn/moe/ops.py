@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -108,14 +110,8 @@ def route(
     if s.num_groups == 1:
         kernel = choose("route", logits, num_experts=logits.shape[-1])
         if kernel is not None:
-            found: tuple[Tensor, Tensor] = kernel(
-                logits,
-                bias,
-                s.num_experts_per_tok,
-                sigmoid=s.router == "sigmoid",
-                normalize=s.norm_topk_prob,
-                factor=s.routed_scaling_factor,
-            )
+            given = (logits, bias, s.num_experts_per_tok)
+            found: tuple[Tensor, Tensor] = kernel(*given, **routing(s))
             return found
     scores = logits.softmax(-1) if s.router == "softmax" else logits.sigmoid()
     choice = scores if bias is None else scores + bias
@@ -126,6 +122,15 @@ def route(
     if s.norm_topk_prob:
         weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
     return weights * s.routed_scaling_factor, experts
+
+
+def routing(s: MoESettings) -> dict[str, Any]:
+    """Return how scores become weights, as kernels take it."""
+    return {
+        "sigmoid": s.router == "sigmoid",
+        "normalize": s.norm_topk_prob,
+        "factor": s.routed_scaling_factor,
+    }
 
 
 def _only_best_groups(choice: Float[Tensor, "N E"], s: MoESettings) -> Float[Tensor, "N E"]:

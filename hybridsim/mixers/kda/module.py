@@ -12,7 +12,7 @@ from hybridsim.mixers.kda.ops import kimi_delta_attention
 from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
 from hybridsim.nn.cache import LayerCache, Past, RecurrentCache
 from hybridsim.nn.conv import ShortConvolution
-from hybridsim.nn.linear import linear, linears
+from hybridsim.nn.linear import added_linear, kernel_of, linear, linears, normed_linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm, gated_rms_norm
 from hybridsim.nn.precision import wide_zeros
@@ -82,6 +82,34 @@ class KimiDeltaAttention(SequenceMixer):
             cache.state = state
         gated = gated_rms_norm(out, gate.view_as(out), self.o_norm, "sigmoid")
         return linear(self.o_proj, gated.to(x.dtype).flatten(-2))
+
+    def step(
+        self, norm: RMSNorm, x: Tensor, cache: LayerCache | None, past_tokens: Past
+    ) -> Tensor | None:
+        if not isinstance(cache, RecurrentCache) or cache.state is None or cache.conv is None:
+            return None
+        s = self.settings
+        layers = [self.q_proj, self.k_proj, self.v_proj, self.b_proj, *self._first_gates()]
+        seconds = [] if s.gate_rank is None else [self.f_b_proj, self.g_b_proj]
+        sizes = {"key_dim": s.head_dim, "rank": s.gate_rank or 0}
+        kernel = kernel_of("kda_step", [*layers, *seconds, self.o_proj], x, **sizes)
+        if kernel is None:
+            return None
+        # The state and the columns are updated in place.
+        mixed: Tensor = kernel(
+            *normed_linears(norm, x, *layers),
+            *([layer.weight for layer in seconds] or (None, None)),
+            self.conv1d.weight,
+            cache.conv,
+            self.A_log,
+            self.dt_bias,
+            cache.state,
+            self.o_norm.weight,
+            self.o_norm.settings.eps,
+            lower_bound=s.gate_lower_bound,
+            negative_eigenvalues=s.negative_eigenvalues,
+        )
+        return added_linear(self.o_proj, mixed, x)
 
     def _convolved(
         self, parts: Sequence[Tensor], cache: RecurrentCache | None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hybridsim.mixers.mla.settings import MultiHeadLatentAttentionSettings
 from hybridsim.nn.attention import causal_attention, latent_attention
 from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
-from hybridsim.nn.linear import linear
+from hybridsim.nn.linear import added_linear, kernel_of, linear, norm_of, normed_linears
 from hybridsim.nn.mixer import MixerPlace, SequenceMixer
 from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
@@ -59,6 +59,43 @@ class MultiHeadLatentAttention(SequenceMixer):
             assert isinstance(cache, LatentCache)
             latents, length = cache.latents.append(latents), cache.latents.valid
         return self.output(x, self.attend(query, latents, length))
+
+    def step(
+        self, norm: RMSNorm, x: Tensor, cache: LayerCache | None, past_tokens: Past
+    ) -> Tensor | None:
+        s, turned = self.settings, 0 if self.rope is None else self.rope.rotary_dim
+        if (
+            not isinstance(cache, LatentCache)
+            or s.head_gate
+            or turned not in (0, s.qk_rope_head_dim)
+        ):
+            return None
+        first = self._first_queries()
+        layers = [first, self.kv_a_proj, self.kv_b_proj, self.o_proj]
+        absorb, values = (kernel_of(name, layers, x) for name in ("absorb", "latent_values"))
+        if absorb is None or values is None or (place := cache.latents.place()) is None:
+            return None
+        query, latent = normed_linears(norm, x, first, self.kv_a_proj)
+        if s.q_lora_rank is not None:
+            (query,) = normed_linears(self.q_a_norm, query, self.q_b_proj)
+        weight, nope, (storage, position) = self.kv_b_proj.weight, s.qk_nope_head_dim, place
+        rotation = {}
+        if self.rope is not None:
+            rotation = {
+                "frequencies": self.rope.inv_freq,
+                "factor": self.rope.factor,
+                "interleaved": self.rope.interleaved,
+            }
+        given = (query, latent, norm_of(self.kv_a_norm), weight, storage, position)
+        absorbed = absorb(*given, s.num_heads, nope, **rotation)[:, None]
+        length = cache.latents.valid
+        attended = latent_attention(absorbed, storage, s.kv_lora_rank, self.scale, length)
+        out = values(attended[:, 0], weight, nope)[:, None]
+        return added_linear(self.o_proj, out, x)
+
+    def _first_queries(self) -> nn.Linear:
+        """Return what the layer's input goes through on the way to the queries."""
+        return self.q_proj if self.settings.q_lora_rank is None else self.q_a_proj
 
     def query_latent(self, x: Tensor) -> Tensor:
         """Return the query's bottleneck [B, T, q_lora_rank], or x where there is none."""

@@ -18,6 +18,7 @@ from hybridsim.mixers.sparse_mla.ops import (
 from hybridsim.mixers.sparse_mla.settings import SparseLatentAttentionSettings
 from hybridsim.nn.cache import LatentCache, LayerCache, Past, TokenBuffer
 from hybridsim.nn.mixer import MixerPlace
+from hybridsim.nn.norm import RMSNorm
 from hybridsim.nn.precision import wide
 from hybridsim.nn.quantize import quantize
 from hybridsim.nn.rope import RotaryEmbedding
@@ -51,6 +52,11 @@ class SparseLatentAttention(MultiHeadLatentAttention):
 
     def forward(self, x: Tensor, cache: LayerCache | None = None, past_tokens: Past = 0) -> Tensor:
         return self.mix(x, cache, past_tokens, None)[0]
+
+    def step(
+        self, norm: RMSNorm, x: Tensor, cache: LayerCache | None, past_tokens: Past
+    ) -> Tensor | None:
+        return None  # what is selected stands between
 
     def mix(
         self, x: Tensor, cache: LayerCache | None, past_tokens: Past, selection: Tensor | None
