@@ -62,7 +62,6 @@ class Group:
         prefix: of its parameters' names.
         module: the layer; its own weights are not used, its buffers are.
         models: which models of the population, in order.
-        index: the same as a tensor.
         names: the module's parameters.
     """
 
@@ -70,7 +69,6 @@ class Group:
     prefix: str
     module: HybridLayer
     models: list[int]
-    index: Tensor
     names: list[str]
 
 
@@ -107,6 +105,7 @@ class Population:
         self.layout = Layout(shapes, self.models_of, self.device)
         self.flat = self.layout.packed(stacked).requires_grad_()  # the leaf that gradients are of
         self.parameters = self.layout.views(self.flat.detach())  # to read and to set
+        self._orders = [_by_group(groups, self.device) for groups in self.groups]
 
     def _built(self) -> dict[str, Tensor]:
         """Build every model by itself, as `build_model` does, and stack what they have alike."""
@@ -140,8 +139,7 @@ class Population:
                 own = [module.get_parameter(name) for module in modules]
                 self._add(stacked, prefix + name, own, chosen)
             template = modules[0].to(self.device).requires_grad_(False)
-            index = torch.tensor(chosen, device=self.device)
-            groups.append(Group(layer, prefix, template, chosen, index, names))
+            groups.append(Group(layer, prefix, template, chosen, names))
         return groups
 
     def _add(
@@ -198,8 +196,8 @@ class Population:
     def _hidden(self, weights: Weights, tokens: Tensor) -> Tensor:
         x = self._embedded(weights["embed"], tokens)
         with forcing("reference"):  # kernels take no model axis
-            for groups in self.groups:
-                x = self._mixed(weights, groups, x)
+            for groups, order in zip(self.groups, self._orders, strict=True):
+                x = self._mixed(weights, groups, order, x)
         weight = weights["norm"][:, None, None]
         scale = 1 + weight if self.norm.unit_offset else weight
         normed: Tensor = F.rms_norm(x, x.shape[-1:], eps=self.norm.eps)
@@ -224,13 +222,16 @@ class Population:
         logits: Tensor = flat.unflatten(1, chosen.shape[1:3])
         return logits
 
-    def _mixed(self, weights: Weights, groups: list[Group], x: Tensor) -> Tensor:
+    def _mixed(
+        self, weights: Weights, groups: list[Group], order: tuple[Tensor, Tensor], x: Tensor
+    ) -> Tensor:
         """Return x after one layer, each model by its own group's."""
         if len(groups) == 1:
             return self._run(weights, groups[0], x)
-        outs = [self._run(weights, group, x.index_select(0, group.index)) for group in groups]
-        order = torch.cat([group.index for group in groups]).argsort()
-        return torch.cat(outs).index_select(0, order)
+        there, back = order
+        parts = x.index_select(0, there).split([len(group.models) for group in groups])
+        outs = [self._run(weights, group, part) for group, part in zip(groups, parts, strict=True)]
+        return torch.cat(outs).index_select(0, back)
 
     def _run(self, weights: Weights, group: Group, x: Tensor) -> Tensor:
         stacked = {name: weights[group.prefix + name] for name in group.names}
@@ -259,6 +260,12 @@ def _without_letters(model: HybridLM) -> HybridLM:
         if mixers:
             layer.mixers = nn.ModuleDict({str(place): m for place, m in enumerate(mixers)})
     return model
+
+
+def _by_group(groups: Sequence[Group], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the models in the order of their groups, and what brings them back to their own."""
+    there = torch.tensor([model for group in groups for model in group.models])
+    return there.to(device), there.argsort().to(device)
 
 
 def _layer_key(spec: ModelSpec, layer: int) -> Any:
