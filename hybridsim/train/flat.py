@@ -101,9 +101,7 @@ class Layout:
         row_of, row = torch.zeros(self.size, dtype=torch.int32), 0  # (padding: any row will do)
         for block in self.blocks:
             rows = torch.arange(row, row + sum(block.counts), dtype=torch.int32)
-            block.of(row_of).copy_(
-                rows.view(-1, *[1] * len(block.shape)).expand_as(block.of(row_of))
-            )
+            block.of(row_of).copy_(rows.view(-1, *[1] * len(block.shape)))
             row += len(rows)
         model_of = torch.tensor(models)
         self.row_of, self.model_of = row_of.to(device), model_of.to(device)
