@@ -23,20 +23,21 @@ def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
     for batching in (LOOP, VMAP):
         population = trained_a_little(Population(members(name), 4, "cuda", batching))
         hidden = population.hidden(tokens)
-        parameters = list(population.parameters.values())
-        gradients = torch.autograd.grad(hidden.pow(4).sum(), parameters, materialize_grads=True)
-        found[batching] = (hidden, *gradients)
+        (gradient,) = torch.autograd.grad(hidden.pow(4).sum(), [population.flat])
+        found[batching] = (hidden, *population.layout.views(gradient).values())
     for ours, theirs in zip(found[VMAP], found[LOOP], strict=True):
         assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("reads_at", TASKS)
 @pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "gla_tiny"])
-def test_a_captured_step_trains_as_an_eager_one(name: str, reads_at: str) -> None:
+def test_a_captured_step_trains_as_an_eager_one(name: str, reads_at: str, optimizer: str) -> None:
     task, losses = TASKS[reads_at], {}
+    training = replace(TINY.training, optimizer=optimizer)
     for captured in (False, True):
         population = Population(members(name), 4, "cuda", reads_at=reads_at)
-        step = PopulationStep(population, TINY.training, "fp32")
+        step = PopulationStep(population, training, "fp32")
         taken = CapturedStep(step) if captured else step
         rows = []
         for number in range(EAGER_STEPS + 4):
@@ -47,7 +48,9 @@ def test_a_captured_step_trains_as_an_eager_one(name: str, reads_at: str) -> Non
         losses[captured] = torch.stack(rows)
         if isinstance(taken, CapturedStep):
             assert taken.note == "CUDA graph"
-    torch.testing.assert_close(losses[True], losses[False], atol=1e-3, rtol=1e-3)
+    # (Muon's bfloat16 products make more of the last bits, in which sums by atomics differ.)
+    near = {"adamw": 1e-3, "muon": 1e-2}[optimizer]
+    torch.testing.assert_close(losses[True], losses[False], atol=near, rtol=near)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])

@@ -13,6 +13,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from hybridsim.train.flat import DECAYED, MATRICES, Layout
+
 BETAS = (0.9, 0.95)
 ADAM_EPS = 1e-8
 MOMENTUM = 0.95
@@ -21,22 +23,13 @@ NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ_EPS = 1e-7
 
 
-def takes_muon(name: str, parameter: Tensor) -> bool:
-    """Return whether a stacked parameter is a hidden matrix, which Muon is for."""
-    return name.endswith(("proj.weight", "proj.linear.weight")) and parameter.dim() == 3
-
-
-def takes_decay(parameter: Tensor) -> bool:
-    """Return whether weight decay applies: to matrices, not to vectors."""
-    return parameter.dim() >= 3
-
-
 @final
 class StackedOptimizer:
     """One optimizer for many models.
 
     Args:
-        parameters: leaves by name, [models, ...] each.
+        flat: the leaf that holds all parameters.
+        layout: where they are in it.
         rates: peak learning rates of each one's models.
         muon: whether hidden matrices take Muon; all others take AdamW.
         weight_decay: of matrices.
@@ -44,66 +37,72 @@ class StackedOptimizer:
 
     def __init__(
         self,
-        parameters: Mapping[str, Tensor],
+        flat: Tensor,
+        layout: Layout,
         rates: Mapping[str, Sequence[float]],
         *,
         muon: bool,
         weight_decay: float,
     ) -> None:
-        self.parameters = dict(parameters)
+        self.flat, self.layout = flat, layout
         self.weight_decay = weight_decay
-        self.muon = {n for n, p in self.parameters.items() if muon and takes_muon(n, p)}
-        self.rates = {
-            name: torch.tensor(list(rates[name]), device=p.device)
-            for name, p in self.parameters.items()
-        }
-        device = next(iter(self.parameters.values())).device
-        self.steps = torch.zeros((), device=device)
-        self.first = {n: torch.zeros_like(p) for n, p in self.parameters.items()}
-        self.second = {
-            n: torch.zeros_like(p) for n, p in self.parameters.items() if n not in self.muon
-        }
+        self.matrices = layout.blocks_of(MATRICES) if muon else []
+        self.rates = layout.rows(rates)
+        self.steps = torch.zeros((), device=flat.device)
+        self.first = torch.zeros_like(flat, requires_grad=False)
+        self.second = torch.zeros_like(flat, requires_grad=False)  # (of AdamW alone)
 
     @torch.no_grad()
-    def step(self, gradients: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> None:
+    def step(self, gradient: Tensor, factor: Tensor) -> None:
         """Take one step.
 
         Args:
-            gradients: of every parameter.
-            factors: [models], on the rate of each parameter's models; 0 leaves a model alone.
+            gradient: of the whole vector.
+            factor: [models], on each one's rates; 0 leaves a model alone.
         """
         self.steps += 1
-        for name, parameter in self.parameters.items():
-            rate = _beside(self.rates[name] * factors[name], parameter)
-            if takes_decay(parameter):
-                parameter.mul_(1 - rate * self.weight_decay)
-            change = self._muon if name in self.muon else self._adamw
-            parameter.sub_(rate * change(name, gradients[name]))
+        rate = self.layout.spread(self.rates * self.layout.of_rows(factor))
+        decayed = slice(0, self.layout.ends[DECAYED])
+        self.flat[decayed].mul_(1 - rate[decayed] * self.weight_decay)
+        first = 0  # what takes AdamW
+        if self.matrices:
+            first = self.layout.ends[MATRICES]
+            own = slice(0, first)
+            self.flat[own].sub_(rate[own] * self._muon(gradient[own], self.first[own]))
+        own = slice(first, None)
+        change = self._adamw(gradient[own], self.first[own], self.second[own])
+        self.flat[own].sub_(rate[own] * change)
 
-    def _adamw(self, name: str, gradient: Tensor) -> Tensor:
-        first, second = self.first[name], self.second[name]
+    def _adamw(self, gradient: Tensor, first: Tensor, second: Tensor) -> Tensor:
         first.lerp_(gradient, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         corrected = second / (1 - BETAS[1] ** self.steps)
         return first / (1 - BETAS[0] ** self.steps) / (corrected.sqrt() + ADAM_EPS)
 
-    def _muon(self, name: str, gradient: Tensor) -> Tensor:
-        momentum = self.first[name]
+    def _muon(self, gradient: Tensor, momentum: Tensor) -> Tensor:
         momentum.lerp_(gradient, 1 - MOMENTUM)
         direction = gradient.lerp(momentum, MOMENTUM)  # Nesterov's
-        scale = 0.2 * math.sqrt(max(gradient.shape[1:]))  # as large as AdamW's steps
-        return orthogonalized(direction) * scale
+        for block in self.matrices:
+            own = block.of(direction)
+            scale = 0.2 * math.sqrt(max(block.shape))  # as large as AdamW's steps
+            own.copy_(orthogonalized(own) * scale)
+        return direction
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold; the tensors themselves, not copies."""
-        return {"steps": self.steps, "first": self.first, "second": self.second}
+        first, second = (self.layout.views(flat) for flat in (self.first, self.second))
+        for block in self.matrices:
+            for name in block.names:
+                del second[name]
+        return {"steps": self.steps, "first": first, "second": second}
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned for the same parameters."""
+        own = self.state()
         self.steps.copy_(state["steps"])
-        for own, given in ((self.first, state["first"]), (self.second, state["second"])):
-            for name, tensor in own.items():
-                tensor.copy_(given[name])
+        for moment in ("first", "second"):
+            for name, tensor in own[moment].items():
+                tensor.copy_(state[moment][name])
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
@@ -122,7 +121,3 @@ def orthogonalized(matrices: Tensor) -> Tensor:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
-
-
-def _beside(per_model: Tensor, parameter: Tensor) -> Tensor:
-    return per_model.view(-1, *[1] * (parameter.dim() - 1))

@@ -22,10 +22,12 @@ from hybridsim.kernels.choice import forcing
 from hybridsim.model.model import HybridLayer, HybridLM
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.train.decoder import decoded, decoder_weights
+from hybridsim.train.flat import Layout
 from hybridsim.train.twin import build_twin
 
 VMAP, LOOP = "vmap", "loop"
 EACH, LAST = "each", "last"
+Weights = Mapping[str, Tensor]
 
 
 @final
@@ -60,7 +62,6 @@ class Group:
         prefix: of its parameters' names.
         module: the layer; its own weights are not used, its buffers are.
         models: which models of the population, in order.
-        index: the same as a tensor.
         names: the module's parameters.
     """
 
@@ -68,7 +69,6 @@ class Group:
     prefix: str
     module: HybridLayer
     models: list[int]
-    index: Tensor
     names: list[str]
 
 
@@ -98,27 +98,35 @@ class Population:
         self.conv_size, self.reads_at = conv_size, reads_at
         self.batching = batching or (VMAP if self.device.type == "cuda" else LOOP)
         self.norm: NormSettings = members[0].spec.norm
-        self.parameters: dict[str, Tensor] = {}
-        self.models_of: dict[str, Tensor] = {}  # parameter -> the models on its first axis
+        self.models_of: dict[str, list[int]] = {}  # parameter -> the models on its first axis
         self.groups: list[list[Group]] = []
-        self._build()
+        stacked = self._built()
+        shapes = {name: tensor.shape for name, tensor in stacked.items()}
+        self.layout = Layout(shapes, self.models_of, self.device)
+        self.flat = self.layout.packed(stacked).requires_grad_()  # the leaf that gradients are of
+        self.parameters = self.layout.views(self.flat.detach())  # to read and to set
+        self._orders = [_by_group(groups, self.device) for groups in self.groups]
 
-    def _build(self) -> None:
+    def _built(self) -> dict[str, Tensor]:
         """Build every model by itself, as `build_model` does, and stack what they have alike."""
+        stacked: dict[str, Tensor] = {}
         models = [
             _without_letters(build_twin(m.spec, m.seed, self.conv_size)) for m in self.members
         ]
         everyone = list(range(len(models)))
-        self._add("embed", [m.embed.weight for m in models], everyone)
-        self._add("norm", [m.norm.weight for m in models], everyone)
+        self._add(stacked, "embed", [m.embed.weight for m in models], everyone)
+        self._add(stacked, "norm", [m.norm.weight for m in models], everyone)
         if self.reads_at == LAST:
             decoders = [decoder_weights(m.spec.hidden_size, m.seed) for m in self.members]
             for name in decoders[0]:
-                self._add(name, [decoder[name] for decoder in decoders], everyone)
+                self._add(stacked, name, [decoder[name] for decoder in decoders], everyone)
         for layer in range(self.members[0].spec.num_layers):
-            self.groups.append(self._layer_groups(models, layer))
+            self.groups.append(self._layer_groups(models, layer, stacked))
+        return stacked
 
-    def _layer_groups(self, models: Sequence[Any], layer: int) -> list[Group]:
+    def _layer_groups(
+        self, models: Sequence[Any], layer: int, stacked: dict[str, Tensor]
+    ) -> list[Group]:
         kinds: dict[Any, list[int]] = {}
         for i, member in enumerate(self.members):
             kinds.setdefault(_layer_key(member.spec, layer), []).append(i)
@@ -129,20 +137,20 @@ class Population:
             names = [name for name, _ in modules[0].named_parameters()]
             for name in names:
                 own = [module.get_parameter(name) for module in modules]
-                self._add(prefix + name, own, chosen)
+                self._add(stacked, prefix + name, own, chosen)
             template = modules[0].to(self.device).requires_grad_(False)
-            index = torch.tensor(chosen, device=self.device)
-            groups.append(Group(layer, prefix, template, chosen, index, names))
+            groups.append(Group(layer, prefix, template, chosen, names))
         return groups
 
-    def _add(self, name: str, tensors: Sequence[Tensor], models: list[int]) -> None:
-        stacked = torch.stack([t.detach().float() for t in tensors]).to(self.device)
-        self.parameters[name] = stacked.requires_grad_()
-        self.models_of[name] = torch.tensor(models, device=self.device)
+    def _add(
+        self, stacked: dict[str, Tensor], name: str, own: Sequence[Tensor], models: list[int]
+    ) -> None:
+        stacked[name] = torch.stack([t.detach().float() for t in own]).to(self.device)
+        self.models_of[name] = models
 
     def rates(self, name: str) -> list[float]:
         """Return the peak learning rates of a parameter's models."""
-        members = [self.members[i] for i in self.models_of[name].tolist()]
+        members = [self.members[i] for i in self.models_of[name]]
         parts = name.split(".")
         if len(parts) == 1:
             return [member.outer_rate for member in members]
@@ -183,18 +191,20 @@ class Population:
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Return the normalised last hidden states [M, B, T, D] of tokens [M, B, T]."""
-        x = self._embedded(tokens)
+        return self._hidden(self.layout.views(self.flat), tokens)
+
+    def _hidden(self, weights: Weights, tokens: Tensor) -> Tensor:
+        x = self._embedded(weights["embed"], tokens)
         with forcing("reference"):  # kernels take no model axis
-            for groups in self.groups:
-                x = self._mixed(groups, x)
-        weight = self.parameters["norm"][:, None, None]
+            for groups, order in zip(self.groups, self._orders, strict=True):
+                x = self._mixed(weights, groups, order, x)
+        weight = weights["norm"][:, None, None]
         scale = 1 + weight if self.norm.unit_offset else weight
         normed: Tensor = F.rms_norm(x, x.shape[-1:], eps=self.norm.eps)
         return normed * scale
 
-    def _embedded(self, tokens: Tensor) -> Tensor:
+    def _embedded(self, embed: Tensor, tokens: Tensor) -> Tensor:
         """Return each model's embeddings [M, B, T, D] of its tokens."""
-        embed = self.parameters["embed"]
         first = torch.arange(embed.shape[0], device=self.device)[:, None, None] * embed.shape[1]
         # (Indexing by two tensors would sort all tokens for the gradient.)
         rows = embed.flatten(0, 1).index_select(0, (tokens + first).flatten())
@@ -202,36 +212,42 @@ class Population:
 
     def logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return logits [M, B, n, V] at positions [M, B, n] of tokens [M, B, T]."""
-        x = self.hidden(tokens)
+        weights = self.layout.views(self.flat)
+        x = self._hidden(weights, tokens)
         if self.reads_at == LAST:
-            chosen = decoded(self.parameters, x[:, :, -1], positions, self.norm.eps)
+            chosen = decoded(weights, x[:, :, -1], positions, self.norm.eps)
         else:
             chosen = x.gather(2, positions[..., None].expand(-1, -1, -1, x.shape[-1]))
-        flat = chosen.flatten(1, 2) @ self.parameters["embed"].to(chosen.dtype).mT
+        flat = chosen.flatten(1, 2) @ weights["embed"].to(chosen.dtype).mT
         logits: Tensor = flat.unflatten(1, chosen.shape[1:3])
         return logits
 
-    def _mixed(self, groups: list[Group], x: Tensor) -> Tensor:
+    def _mixed(
+        self, weights: Weights, groups: list[Group], order: tuple[Tensor, Tensor], x: Tensor
+    ) -> Tensor:
         """Return x after one layer, each model by its own group's."""
         if len(groups) == 1:
-            return self._run(groups[0], x)
-        outs = [self._run(group, x.index_select(0, group.index)) for group in groups]
-        order = torch.cat([group.index for group in groups]).argsort()
-        return torch.cat(outs).index_select(0, order)
+            return self._run(weights, groups[0], x)
+        there, back = order
+        parts = x.index_select(0, there).split([len(group.models) for group in groups])
+        outs = [self._run(weights, group, part) for group, part in zip(groups, parts, strict=True)]
+        return torch.cat(outs).index_select(0, back)
 
-    def _run(self, group: Group, x: Tensor) -> Tensor:
-        weights = {name: self.parameters[group.prefix + name] for name in group.names}
+    def _run(self, weights: Weights, group: Group, x: Tensor) -> Tensor:
+        stacked = {name: weights[group.prefix + name] for name in group.names}
 
         def layer(own: dict[str, Tensor], x: Tensor) -> Tensor:
             out: Tensor = functional_call(group.module, own, (x,))[0]
             return out
 
         if self.batching == VMAP:
-            batched: Tensor = vmap(layer)(weights, x)
+            batched: Tensor = vmap(layer)(stacked, x)
             return batched
+        # (Unbound at once: a gradient of each index alone would be as large as the whole.)
+        own = zip(*(tensor.unbind() for tensor in stacked.values()), strict=True)
         each = [
-            layer({name: stacked[i] for name, stacked in weights.items()}, x[i])
-            for i in range(len(group.models))
+            layer(dict(zip(stacked, one, strict=True)), x_one)
+            for one, x_one in zip(own, x.unbind(), strict=True)
         ]
         return torch.stack(each)
 
@@ -244,6 +260,12 @@ def _without_letters(model: HybridLM) -> HybridLM:
         if mixers:
             layer.mixers = nn.ModuleDict({str(place): m for place, m in enumerate(mixers)})
     return model
+
+
+def _by_group(groups: Sequence[Group], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the models in the order of their groups, and what brings them back to their own."""
+    there = torch.tensor([model for group in groups for model in group.models])
+    return there.to(device), there.argsort().to(device)
 
 
 def _layer_key(spec: ModelSpec, layer: int) -> Any:

@@ -35,10 +35,10 @@ class PopulationStep:
         self.population = population
         self.training = training
         self.precision = precision
-        names = list(population.parameters)
         self.optimizer = StackedOptimizer(
-            population.parameters,
-            {name: population.rates(name) for name in names},
+            population.flat,
+            population.layout,
+            {name: population.rates(name) for name in population.parameters},
             muon=training.optimizer == "muon",
             weight_decay=training.weight_decay,
         )
@@ -56,23 +56,18 @@ class PopulationStep:
             positions: [M, B, n].
             targets: [M, B, n].
         """
-        parameters = self.population.parameters
         losses = self.model_losses(tokens, positions, targets)
-        # An indexer that chooses tokens has no gradient of the loss: it keeps its weights.
-        found = torch.autograd.grad(losses.sum(), list(parameters.values()), materialize_grads=True)
-        gradients = dict(zip(parameters, found, strict=True))
-        norms = self._norms(gradients)
+        # (An indexer that chooses tokens has no gradient of the loss: zeros, it keeps its weights.)
+        (gradient,) = torch.autograd.grad(losses.sum(), [self.population.flat])
+        layout = self.population.layout
+        norms = layout.norms(gradient)
         finite = losses.isfinite() & norms.isfinite()
         self.diverged.logical_or_(~finite & (self.trains > 0))
         self.trains.mul_(finite)
         self.losses.copy_(losses.detach())
         clip = (self.training.clip / norms.clamp(min=self.training.clip)).nan_to_num(0.0)
-        models_of = self.population.models_of
-        for name, gradient in gradients.items():
-            share = clip[models_of[name]].view(-1, *[1] * (gradient.dim() - 1))
-            gradients[name] = (gradient * share).nan_to_num(0.0, 0.0, 0.0)
-        rate = self.trains * self.factor
-        self.optimizer.step(gradients, {name: rate[models_of[name]] for name in gradients})
+        clipped = (gradient * layout.spread(layout.of_rows(clip))).nan_to_num(0.0, 0.0, 0.0)
+        self.optimizer.step(clipped, self.trains * self.factor)
 
     def model_losses(self, tokens: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross entropy of each model, [M], in nats."""
@@ -102,7 +97,7 @@ class PopulationStep:
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint must hold; the tensors themselves, not copies."""
         return {
-            "parameters": {n: p.detach() for n, p in self.population.parameters.items()},
+            "parameters": dict(self.population.parameters),
             "optimizer": self.optimizer.state(),
             "trains": self.trains,
             "diverged": self.diverged,
@@ -125,26 +120,19 @@ class PopulationStep:
             kept: for each model here, its number there.
         """
         theirs, ours = before.population, self.population
+        optimizer = before.optimizer.state()
         self.load(
             {
                 "parameters": ours.picked(theirs, theirs.parameters, kept),
                 "optimizer": {
-                    "steps": before.optimizer.steps,
-                    "first": ours.picked(theirs, before.optimizer.first, kept),
-                    "second": ours.picked(theirs, before.optimizer.second, kept),
+                    "steps": optimizer["steps"],
+                    "first": ours.picked(theirs, optimizer["first"], kept),
+                    "second": ours.picked(theirs, optimizer["second"], kept),
                 },
                 "trains": before.trains[kept],
                 "diverged": before.diverged[kept],
             }
         )
-
-    def _norms(self, gradients: dict[str, Tensor]) -> Tensor:
-        """Return each model's gradient norm, [M]."""
-        squares = torch.zeros_like(self.losses)
-        for name, gradient in gradients.items():
-            own = gradient.detach().flatten(1).square().sum(1)
-            squares.index_add_(0, self.population.models_of[name], own)
-        return squares.sqrt()
 
 
 @final
