@@ -535,7 +535,9 @@ def test_a_worker_that_dies_costs_one_point(tmp_path: Path) -> None:
     [
         (["specs=kimi_liner"], "no such spec"),
         (["budget=3"], "no such option; did you mean 'budget_s'?"),
-        (["budget_s=soon"], "expected a number of seconds above 0"),
+        (["budget_s=soon"], "expected a number above 0"),
+        (["max_batch=0"], "expected a number above 0"),
+        (["phase=train"], "prefill"),
         (["device=tpu"], "no such device"),
         (["variants=perhaps"], "expected true or false"),
         (["dtype=fp6"], "no such dtype"),

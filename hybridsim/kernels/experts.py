@@ -30,6 +30,10 @@ class Tiles(NamedTuple):
 
 
 UP, DOWN = Tiles(32, 128), Tiles(64, 64)
+UP_FEW = Tiles(
+    64, 64, stages=5
+)  # of up to FEW tokens: few programs, each with more bytes on the way
+FEW = 4
 WIDE = Tiles(32, 32)  # of both in float32
 
 
@@ -224,7 +228,7 @@ def moe_small(
     precision = "ieee" if x.dtype == torch.float32 else "tf32"
     padded = max(16, triton.next_power_of_2(slots))
     hidden = x.new_empty(slots, inner)
-    cut = WIDE if x.dtype == torch.float32 else UP
+    cut = WIDE if x.dtype == torch.float32 else UP_FEW if tokens <= FEW else UP
     _up_kernel[(triton.cdiv(inner, cut.columns), slots)](
         x, up_weight, up_bias, up_scales, experts, hidden, slots,
         TOP=top, WIDTH=width, INNER=inner, SLOTS_PADDED=padded, ROWS=ROWS,

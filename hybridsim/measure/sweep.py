@@ -16,6 +16,8 @@ Options, each KEY=VALUE:
     warm_up    whether to compile all kernels side by side first (default: true)
     revision   git revision to note where the copy that runs is no checkout
     again      also what shipped rows have (default: false)
+    phase      prefill or decode (default: both)
+    max_batch  sequences of a point at most (default: all), as after a change of few-row kernels
 
 The points are measured in a process of their own: one that dies or hangs costs the point that it
 was at, which is marked, and another goes on.
@@ -38,6 +40,7 @@ from typing import TYPE_CHECKING
 from hybridsim.dtypes import BYTES_PER_ELEMENT, Dtypes
 from hybridsim.errors import HybridsimError, near_miss, unknown
 from hybridsim.measure.plan import Task, sweep_tasks
+from hybridsim.measure.point import DECODE, PREFILL
 from hybridsim.measure.store import OK, SHIPPED, Journal, Store, read_store
 from hybridsim.spec.load import load_spec
 from hybridsim.spec.schema import ModelSpec
@@ -71,6 +74,8 @@ DEFAULTS = {
     "warm_up": "true",
     "revision": "",
     "again": "false",
+    "phase": "",
+    "max_batch": "1e6",
 }
 MAX_RESTARTS = 6
 DEVICE_LOST = 75  # exit code of a worker whose device failed: another process may have it again
@@ -94,6 +99,8 @@ class Options:
     warm_up: bool
     revision: str | None
     again: bool
+    phase: str
+    max_batch: float
 
 
 def parse_options(arguments: list[str]) -> Options:
@@ -108,6 +115,8 @@ def parse_options(arguments: list[str]) -> Options:
         given[key] = value
     if given["device"] not in ("cuda", "cpu"):
         raise unknown("device", given["device"], ("cuda", "cpu"), "device")
+    if given["phase"] not in ("", PREFILL, DECODE):
+        raise unknown("phase", given["phase"], (PREFILL, DECODE), "phase")
     dtype, kv = given["dtype"], given["kv"] or given["dtype"]
     for key, value in (("dtype", dtype), ("kv", kv)):
         if value not in BYTES_PER_ELEMENT:
@@ -126,6 +135,8 @@ def parse_options(arguments: list[str]) -> Options:
         warm_up=_switch(given, "warm_up"),
         revision=given["revision"] or None,
         again=_switch(given, "again"),
+        phase=given["phase"],
+        max_batch=_number(given, "max_batch"),
     )
 
 
@@ -145,7 +156,7 @@ def _number(given: Mapping[str, str], key: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:
-        raise HybridsimError(f"{key}={given[key]}: expected a number of seconds above 0")
+        raise HybridsimError(f"{key}={given[key]}: expected a number above 0")
     return value
 
 
@@ -156,7 +167,12 @@ def planned_tasks(options: Options, memory_bytes: float) -> list[Task]:
     variants: list[ModelSpec] = []
     if options.variants:
         variants = [load_spec(s, changes) for s, changes in VARIANTS if s in options.specs]
-    return sweep_tasks(specs, fine, variants, options.dtypes, memory_bytes)
+    tasks = sweep_tasks(specs, fine, variants, options.dtypes, memory_bytes)
+    return [
+        task
+        for task in tasks
+        if options.phase in ("", task.point.phase) and task.point.batch <= options.max_batch
+    ]
 
 
 def work(options: Options) -> None:
