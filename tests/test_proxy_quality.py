@@ -37,10 +37,9 @@ class FakeRun:
         for spec in specs:
             FakeRun.trained.append(spec.layer_letters)
             middle = spec.layer_letters.count("F") / 27
-            scores = {
-                "recall": score_of([middle, middle + 0.1, middle + 0.2], 0.0),
-                "language": score_of([None, None, None], 0.0),
-            }
+            unlearnt = dict.fromkeys(self.proxy.tasks, score_of([None, None, None], 0.0))
+            recall = score_of([middle, middle + 0.1, middle + 0.2], 0.0)
+            scores = {**unlearnt, "recall": recall}
             made.append(SimpleNamespace(profile=QualityProfile(scores)))
         return made
 

@@ -74,8 +74,8 @@ def main(cfg: DictConfig) -> None:
 def _patterns(value: Any) -> int:
     from hybridsim.train.arena import PATTERNS
 
-    if type(value) is not int or not 13 <= value <= len(PATTERNS):
-        raise bad_value("patterns", value, f"must be in 13..{len(PATTERNS)}")
+    if type(value) is not int or not 14 <= value <= len(PATTERNS):
+        raise bad_value("patterns", value, f"must be in 14..{len(PATTERNS)}")
     return value
 
 

@@ -59,13 +59,17 @@ def arena_spec(letters: str) -> ModelSpec:
 
 
 def with_steps(proxy: ProxySettings, factor: float, **training: float) -> ProxySettings:
-    """Return the proxy with a budget of `factor` times its steps, its curriculum as it was."""
+    """Return the proxy with a budget of `factor` times its steps, its curriculum as it was.
+
+    Looks at the validation sequences are as many as before.
+    """
     tasks = {}
     for name in proxy.tasks:
         own = proxy.task_training(name)
         fields = {**(proxy.tasks[name].get("training") or {}), **training}
-        tasks[name] = {
-            **proxy.tasks[name],
-            "training": {**fields, "steps": round(own.steps * factor)},
+        longer = {
+            "steps": round(own.steps * factor),
+            "evaluate_every": max(1, round(own.evaluate_every * factor)),
         }
+        tasks[name] = {**proxy.tasks[name], "training": {**fields, **longer}}
     return replace(proxy, tasks=tasks)

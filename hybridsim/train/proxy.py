@@ -144,7 +144,9 @@ class ProxySettings:
         model: sizes of its models.
         training: how they are trained.
         tasks: settings of each task by its name in results, each with its `kind`; a task may
-            override fields of `training` under that key.
+            override fields of `training` under that key, and `ffn_ratio` under `model`: what is
+            learnt by heart, as a language's words are, needs feed-forwards, and recall is learnt
+            sooner without.
         seeds: trainings of a candidate; each has weights and data of its own.
         precision: of matrix products by kind of device: "fp32", "tf32" or "bf16".
         models_at_once: models trained together at most, by kind of device.
@@ -181,7 +183,7 @@ class ProxySettings:
         """Return a task; SpecError where its settings are wrong."""
         from hybridsim.train.tasks import parse_task
 
-        fields = {k: v for k, v in self._fields(name).items() if k != "training"}
+        fields = {k: v for k, v in self._fields(name).items() if k not in ("training", "model")}
         return parse_task(fields, f"proxy.tasks.{name}")
 
     def task_training(self, name: str) -> Training:
@@ -190,6 +192,19 @@ class ProxySettings:
         merged = {**settings_dict(self.training), **own}
         training: Training = parse_dataclass(Training, merged, f"proxy.tasks.{name}.training")
         return training
+
+    def task_model(self, name: str) -> ModelSize:
+        """Return the sizes of a task's models: the proxy's, with the task's own feed-forwards."""
+        own = self._fields(name).get("model") or {}
+        for key in own:
+            if key != "ffn_ratio":
+                raise SpecError(
+                    f"proxy.tasks.{name}.model.{key}: a task may only have its own ffn_ratio; all"
+                    " else is the same in all tasks of a proxy"
+                )
+        merged = {**settings_dict(self.model), **own}
+        size: ModelSize = parse_dataclass(ModelSize, merged, f"proxy.tasks.{name}.model")
+        return size
 
     def _fields(self, name: str) -> Mapping[str, Any]:
         if name not in self.tasks or not isinstance(self.tasks[name], Mapping):
@@ -227,6 +242,7 @@ def parse_proxy(mapping: Any) -> ProxySettings:
     proxy: ProxySettings = parse_dataclass(ProxySettings, mapping, "proxy")
     for name in proxy.tasks:
         proxy.task_training(name)
+        proxy.task_model(name)
     return proxy
 
 

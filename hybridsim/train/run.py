@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -17,7 +17,7 @@ from hybridsim.train.population import Member
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.quality import QualityProfile, score_of
 from hybridsim.train.rates import Rate, find_rates, layer_rates
-from hybridsim.train.scale import scale_spec
+from hybridsim.train.scale import scale_spec, with_feed_forwards
 from hybridsim.train.trainer import Look, Outcome
 from hybridsim.train.workers import process_count, train_chunks
 
@@ -126,8 +126,15 @@ class ProxyRun:
         self.ledger = Ledger()
         self.models_at_once = int(proxy.models_at_once[device])
 
-    def train(self, specs: Sequence[ModelSpec]) -> list[Trained]:
-        """Return the results of all specs, all trained together as far as memory goes."""
+    def train(
+        self, specs: Sequence[ModelSpec], tasks: Sequence[str] | None = None
+    ) -> list[Trained]:
+        """Return the results of all specs, all trained together as far as memory goes.
+
+        Args:
+            specs: the full models.
+            tasks: of the proxy, all where None; rates are measured on the proxy's first one anyway.
+        """
         twins = [scale_spec(s, self.proxy, context_target=self.context_target) for s in specs]
         rates = find_rates(
             twins,
@@ -138,7 +145,8 @@ class ProxyRun:
         )
         seeds = range(self.proxy.seeds)
         members = [Member(t, seed, layer_rates(t, rates)) for t in twins for seed in seeds]
-        outcomes = self._train(members, {task: task for task in self.proxy.tasks})
+        wanted = self.proxy.tasks if tasks is None else tasks
+        outcomes = self._train(members, {task: task for task in wanted})
         return [
             self._trained(number, spec, twin, rates, outcomes)
             for number, (spec, twin) in enumerate(zip(specs, twins, strict=True))
@@ -168,11 +176,14 @@ class ProxyRun:
         self, members: Sequence[Member], tasks: Mapping[str, str]
     ) -> dict[str, list[Outcome]]:
         """Return the outcomes of models on tasks, by what the ledger calls each."""
-        chunks = [
-            Chunk(tuple(members[first:][: self.models_at_once]), task, what)
-            for what, task in tasks.items()
-            for first in range(0, len(members), self.models_at_once)
-        ]
+        chunks = []
+        for what, task in tasks.items():
+            size = self.proxy.task_model(task)
+            own = [replace(m, spec=with_feed_forwards(m.spec, size)) for m in members]
+            chunks += [
+                Chunk(tuple(own[first:][: self.models_at_once]), task, what)
+                for first in range(0, len(own), self.models_at_once)
+            ]
         done = self._done(chunks)
         outcomes: dict[str, list[Outcome]] = {what: [] for what in tasks}
         for chunk, one in zip(chunks, done, strict=True):

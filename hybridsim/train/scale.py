@@ -185,22 +185,32 @@ def scale_spec(
         name: scale_mixer(Shrink(spec.mixers[name], spec, size, proxy.context(), target))
         for name in sorted(used)
     }
-    ffn = next(char for char in sorted(LETTERS, reverse=True) if char not in {*used, *letters})
-    inner = math.ceil(size.ffn_ratio * size.hidden_size)
-    return ModelSpec(
+    twin = ModelSpec(
         name=f"{spec.name}:{proxy.name}",
         hidden_size=size.hidden_size,
         num_layers=size.num_layers,
         vocab_size=max(proxy.task(name).vocab_size for name in proxy.tasks),
         native_context=proxy.context(),
         layer_pattern=compress_pattern(letters),
-        ffn_pattern=f"{ffn if inner else NOTHING}*",
+        ffn_pattern=f"{NOTHING}*",
         mixers=mixers,
-        ffns={ffn: DenseSettings(inner)} if inner else {},
         parallel={char: parts for char, parts in spec.parallel.items() if char in letters},
         norm_placement={c: p for c, p in spec.norm_placement.items() if c in {*letters, *used}},
         tie_word_embeddings=True,
         description=f"{spec.name} at the sizes of the proxy {proxy.name}",
+    )
+    return with_feed_forwards(twin, size)
+
+
+def with_feed_forwards(twin: ModelSpec, size: ModelSize) -> ModelSpec:
+    """Return a twin with a dense feed-forward in every layer, or in none, as the sizes say."""
+    taken = {*twin.mixers, *twin.layer_letters}
+    ffn = next(char for char in sorted(LETTERS, reverse=True) if char not in taken)
+    inner = math.ceil(size.ffn_ratio * size.hidden_size)
+    return replace(
+        twin,
+        ffn_pattern=f"{ffn if inner else NOTHING}*",
+        ffns={ffn: DenseSettings(inner)} if inner else {},
     )
 
 

@@ -1,14 +1,21 @@
-"""The modules of a twin as they start training: a convolution in every mixer, outputs at zero.
+"""The modules of a twin as they start training: convolutions, gates open, outputs at zero.
 
 Without a short convolution a two-layer softmax model stays at chance on associative recall for
 hundreds of steps; with one it learns it in a hundred. Linear mixers mostly have one of their own.
 The others get one on their projections of queries, keys and values, so that no mixer of a proxy
 wins by the convolution alone.
+
+Gates are learnt too, and a short training should not be spent on unlearning how they begin: an
+output gate SiLU(z) with z around zero turns the sign of half of what a layer remembers, and a decay
+that forgets in ten tokens keeps nothing to learn recall from. So both begin open: z at SILU_ONE,
+decays at memories of one to ten of the twin's contexts.
 """
 
 from __future__ import annotations
 
-from typing import final
+import math
+from collections.abc import Callable
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +37,16 @@ CONVOLVED = {
 }
 EMBEDDING_DEVIATION = 0.02  # that build_model gives embeddings
 PROJECTIONS_OUT = ("o_proj.weight", "down_proj.weight")
+SILU_ONE = 1.2785  # where SiLU is 1
+CONTEXTS_KEPT = (1.0, 10.0)  # what a decay begins with: it forgets to 1/e in so many contexts
+# kind of mixer with an output gate SiLU(z) -> the projection that makes z, and z's rows of it
+SILU_GATES: dict[str, tuple[str, Callable[[Any], Tensor]]] = {
+    "gated_deltanet": ("in_proj_qkvz", lambda m: _last_rows_of_heads(m.settings)),
+    "deltanet": ("g_proj", lambda m: torch.arange(m.settings.value_dim)),
+    "gla": ("g_proj", lambda m: torch.arange(m.settings.value_dim)),
+    "mamba1": ("in_proj", lambda m: torch.arange(m.settings.inner_dim) + m.settings.inner_dim),
+    "mamba2": ("in_proj", lambda m: torch.arange(m.settings.inner_dim)),
+}
 
 
 @final
@@ -65,9 +82,53 @@ def build_twin(spec: ModelSpec, seed: int, conv_size: int) -> HybridLM:
     for name, weight in model.named_parameters():
         if name.endswith(PROJECTIONS_OUT):
             weight.zero_()
+    generator = torch.Generator().manual_seed(seed)
+    for layer in model.layers:
+        for _, mixer in layer.named_mixers():  # type: ignore[operator]
+            _open_output_gate(mixer)
+            _open_decays(mixer, spec.native_context, generator)
     if conv_size:
         _add_convolutions(model, seed, conv_size)
     return model
+
+
+def _open_output_gate(mixer: Any) -> None:
+    """Give the projection that makes a SiLU gate's z a bias at which the gate is 1."""
+    name, rows = SILU_GATES.get(mixer.settings.kind, ("", None))
+    linear = getattr(mixer, name, None) if rows else None
+    if rows is None or linear is None:
+        return
+    if linear.bias is None:
+        linear.bias = nn.Parameter(torch.zeros(linear.out_features))
+    linear.bias[rows(mixer)] = SILU_ONE
+
+
+def _last_rows_of_heads(settings: Any) -> Tensor:
+    """Return z's rows of a gated delta rule's projection: of each key head the last ones."""
+    values = settings.value_dim // settings.num_heads
+    every = torch.arange(2 * (settings.key_dim + settings.value_dim))
+    return every.view(settings.num_heads, -1)[:, -values:].flatten()
+
+
+def _open_decays(mixer: Any, context: int, generator: torch.Generator) -> None:
+    """Set what decays begin at so that they forget in one to ten contexts, log-uniformly.
+
+    Step sizes stay as they are, for Mamba's are what it writes with, too: the rates A follow.
+    """
+    if hasattr(mixer, "gk_b_proj"):
+        bias = mixer.gk_b_proj.bias
+        wanted = _rates(bias.numel(), context, generator) * mixer.settings.gate_logit_normalizer
+        bias.copy_(-torch.log(torch.expm1(wanted)))  # -log(sigmoid(b)) = wanted
+    if getattr(mixer, "A_log", None) is not None and mixer.A_log.dim() == 1:
+        heads = mixer.A_log.numel()
+        steps = nn.functional.softplus(mixer.dt_bias).view(heads, -1).log().mean(1).exp()
+        mixer.A_log.copy_((_rates(heads, context, generator) / steps).log())
+
+
+def _rates(count: int, context: int, generator: torch.Generator) -> Tensor:
+    """Return decays a token, in nats."""
+    low, high = (math.log(1 / (contexts * context)) for contexts in reversed(CONTEXTS_KEPT))
+    return torch.empty(count).uniform_(low, high, generator=generator).exp()
 
 
 def _add_convolutions(model: HybridLM, seed: int, conv_size: int) -> None:
