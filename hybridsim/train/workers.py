@@ -7,6 +7,7 @@ it is closed, or this process is killed, they end at once, wherever they are.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -32,6 +33,7 @@ OnLook = Callable[[int, Look], None]  # with the chunk's number
 Looks = SimpleQueue[tuple[int, Look]]
 WORTH_TOKENS = 150_000  # less is trained sooner than processes have imported torch
 LOOKS_EVERY_S = 0.2
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
 DIED = (
     "a process that trains was ended from outside, maybe for want of memory; the same command goes"
     " on from its checkpoints, and proxy.workers=1 needs the least memory"
@@ -172,7 +174,16 @@ _looks: list[Looks] = []  # where looks go
 def _begin(looks: Looks, lifeline: Connection) -> None:
     _looks.append(looks)
     torch.set_num_threads(1)
+    _keep_freed_memory()
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed: a step's tensors of a megabyte otherwise fault in anew."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            libc.mallopt(parameter, 1 << 30)
 
 
 def _end_with(lifeline: Connection) -> None:
