@@ -78,7 +78,8 @@ class ProxyQuality(Quality):
         ]
 
     def reliability(self, fidelity: int) -> str:
-        return summary_line(self.fidelities[fidelity].name, self._pressure is not None)
+        proxy = self._proxies[fidelity]
+        return summary_line(proxy.name, asdict(proxy), self._pressure is not None)
 
     def pressure(self, fidelity: int) -> dict[str, Any]:
         from hybridsim.train.pressed import pressure_record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from hybridsim.report.html.sections import builders, sections
 from hybridsim.report.html.study import command
 from hybridsim.train import reliability
 from hybridsim.train.arena import PATTERNS
+from hybridsim.train.proxy import load_proxy
 from hybridsim.train.reliability import VERDICTS, Finding, document_of, summary_line
 from search.answer import of_proxies
 from search.notebook import load_study
@@ -49,6 +51,28 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(reliability, "DATA_DIR", tmp_path)
     (tmp_path / "reliability_quick.json").write_text(json.dumps(document))
     return document
+
+
+def test_the_line_says_which_settings_are_not_the_validated_ones(
+    record: dict[str, Any], tmp_path: Path
+) -> None:
+    proxy = load_proxy("quick")
+    record["settings"] = asdict(proxy)
+    (tmp_path / "reliability_quick.json").write_text(json.dumps(record))
+    plain = summary_line("quick")
+    for same in (proxy, proxy.only(("recall",)), replace(proxy, workers=1, grid=True)):
+        assert summary_line("quick", asdict(same)) == plain
+    longer = replace(proxy, training=replace(proxy.training, steps=1000), seeds=5)
+    found = summary_line("quick", asdict(longer))
+    assert "(a made-up device, measured with other training and seeds): " in found
+    harder = {**proxy.tasks, "recall": {**proxy.tasks["recall"], "num_pairs": 8}}
+    other = asdict(replace(proxy, tasks=harder))
+    assert "(a made-up device, measured with other tasks): " in summary_line("quick", other)
+    assert "(a made-up device, at its own pressure): " in summary_line("quick", other, True)
+
+
+def test_the_shipped_validation_is_of_the_shipped_settings() -> None:
+    assert "other" not in summary_line("quick", asdict(load_proxy("quick"))).partition(":")[0]
 
 
 def test_the_line_has_counts_and_the_two_figures_that_matter(record: dict[str, Any]) -> None:

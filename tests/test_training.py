@@ -620,7 +620,7 @@ def test_a_killed_command_goes_on_on_the_same_curve(tmp_path: Path) -> None:
     run = {"capture_output": True, "text": True, "env": environment, "check": True}
     document = json.loads(subprocess.run(command(*whole), **run).stdout)  # type: ignore[call-overload]
     assert document["schema"] == "hybridsim/train/1"
-    assert document["reliability"] == summary_line("quick")
+    assert document["reliability"] == summary_line("quick", document["proxy"])
     with subprocess.Popen(command(*cut), stdout=subprocess.DEVNULL, env=environment) as process:
         checkpoints = tmp_path / "cut" / "checkpoints"
         while not list(checkpoints.glob("*.pt")) and process.poll() is None:

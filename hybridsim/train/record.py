@@ -47,7 +47,9 @@ def train_record(
         "proxy": proxy_record(run.proxy),
         "scores": scores,
         "summary": trained.profile.summary(weights).document(),
-        "reliability": summary_line(run.proxy.name, pressure["option"] is not None),
+        "reliability": summary_line(
+            run.proxy.name, proxy_record(run.proxy), pressure["option"] is not None
+        ),
         "pressure": dict(pressure),
         "device": device_title(run.device, run.ledger.processes),
         "wall_s": wall_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -11,6 +12,7 @@ SCHEMA = "hybridsim/validate/1"
 REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED = "reproduced", "not reproduced", "not resolved"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)
 DATA_DIR = Path(__file__).parent / "data"
+DECISIVE = ("model", "training", "seeds")  # settings of a proxy that its scores depend on
 
 
 @final
@@ -53,11 +55,15 @@ def shipped_record(proxy: str) -> dict[str, Any] | None:
     return found
 
 
-def summary_line(proxy: str, pressed: bool = False) -> str:
+def summary_line(
+    proxy: str, settings: Mapping[str, Any] | None = None, pressed: bool = False
+) -> str:
     """Return the line on a proxy's reliability that every report of its results carries.
 
     Args:
         proxy: its name.
+        settings: what it was used with, as `proxy_record` has them; None for those of the
+            validation. The line says which of those given are other ones.
         pressed: whether its tasks were put at another pressure than their own.
     """
     record = shipped_record(proxy)
@@ -68,4 +74,21 @@ def summary_line(proxy: str, pressed: bool = False) -> str:
     key = {f["name"]: f["figures"] for f in record["findings"]}
     shown = "; ".join([counts, *(key[name] for name in ("retest", "budget") if name in key)])
     where = ", at its own pressure" if pressed else ""
+    others = _other_settings(record.get("settings"), settings, pressed)
+    where += f", measured with other {' and '.join(others)}" if others else ""
     return f"reliability of the proxy {proxy} ({record['device']}{where}): {shown}"
+
+
+def _other_settings(
+    validated: Mapping[str, Any] | None, used: Mapping[str, Any] | None, pressed: bool
+) -> list[str]:
+    """Return the settings that differ from those of the validation and that scores depend on."""
+    if validated is None or used is None:
+        return []
+    was, now = (json.loads(json.dumps(settings)) for settings in (validated, used))
+    found = [name for name in DECISIVE if name in now and now[name] != was[name]]
+    # Some of its tasks are no other tasks; under pressure they are, which the line says by itself.
+    tasks = now.get("tasks", {})
+    if not pressed and any(was["tasks"].get(name) != task for name, task in tasks.items()):
+        found.append("tasks")
+    return found

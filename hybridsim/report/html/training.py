@@ -43,7 +43,7 @@ def section(run: Run) -> Section:
         title=f"{document['spec']['name']}, trained as a proxy",
         lead=(
             "Scores are of held-out sequences; intervals are 95 % ones over seeds.",
-            sentence(summary_line(document["proxy"]["name"], is_pressed)),
+            sentence(summary_line(document["proxy"]["name"], document["proxy"], is_pressed)),
         ),
         facts=_facts(document),
         pattern=twin.layer_letters,
