@@ -33,6 +33,7 @@ def scores(optimizer: str, rate: float, steps: int, device: str) -> dict[str, An
     proxy = load_proxy("quick", overrides).only(("recall",))
     run = ProxyRun(proxy, device=device, folder=Path("outputs/benchmarks/recipes"))
     found = run.train([arena_spec(letters) for letters in PATTERNS])
+    run.forget()
     result: dict[str, Any] = {"optimizer": optimizer, "rate": rate, "steps": steps}
     ranges = []
     for letters, trained in zip(PATTERNS, found, strict=True):

@@ -96,8 +96,8 @@ class ProxyQuality(Quality):
 
     def _trained(self, new: dict[str, Candidate], fidelity: int) -> dict[str, Seeds]:
         specs = [self._space.spec(candidate) for candidate in new.values()]
-        found = {}
-        for key, result in zip(new, self._run(fidelity).train(specs), strict=True):
+        found, run = {}, self._run(fidelity)
+        for key, result in zip(new, run.train(specs), strict=True):
             profile = result.profile.scores
             found[key] = {
                 task: [s for s in score.seeds if s is not None] if score is not None else []
@@ -105,6 +105,7 @@ class ProxyQuality(Quality):
             }
             self._file(key).parent.mkdir(parents=True, exist_ok=True)
             self._file(key).write_text(json.dumps(found[key]) + "\n", encoding="utf-8")
+        run.forget()
         return found
 
     def _run(self, fidelity: int) -> ProxyRun:

@@ -38,6 +38,17 @@ def test_static_caches_give_the_logits_of_growing_ones(spec: Any) -> None:
     assert_close("logits", got, wanted, EXACT)
 
 
+def test_a_full_static_cache_takes_nothing_more() -> None:
+    """Not by the model itself either: a kernel would write into the next sequence."""
+    model = build_model("kimi_linear_tiny", device="cpu")
+    cache = model.new_static_cache(8)
+    tokens = torch.zeros(2, 9, dtype=torch.long)
+    logits_of(model, tokens[:, :8], [7, 1], cache)
+    for more in (1, 3):
+        with pytest.raises(HybridsimError, match=f"capacity=8: no room for {more} tokens after 8"):
+            logits_of(model, tokens[:, :more], [more], cache)
+
+
 def test_a_runner_decodes_greedily() -> None:
     model = build_model("kimi_linear_tiny", device="cpu").double()
     runner = DecodeRunner(model, 2, 30)

@@ -192,6 +192,14 @@ def test_a_sweep_has_at_least_600_points_and_the_best_first() -> None:
                     assert (block, point) in there, (block.part, point)
 
 
+def test_a_sweep_may_be_of_one_phase_and_of_few_sequences() -> None:
+    whole = sweep.planned_tasks(sweep.parse_options(["specs=kimi_linear"]), 80e9)
+    options = sweep.parse_options(["specs=kimi_linear", "phase=decode", "max_batch=4"])
+    found = sweep.planned_tasks(options, 80e9)
+    assert found == [t for t in whole if t.point.phase == DECODE and t.point.batch <= 4]
+    assert 0 < len(found) < len(whole)
+
+
 # What is timed.
 
 

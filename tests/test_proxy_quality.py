@@ -43,6 +43,9 @@ class FakeRun:
             made.append(SimpleNamespace(profile=QualityProfile(scores)))
         return made
 
+    def forget(self) -> None:
+        """Nothing is kept of a made-up training."""
+
 
 @pytest.fixture
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:

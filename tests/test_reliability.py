@@ -56,15 +56,17 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_line_says_which_settings_are_not_the_validated_ones(
     record: dict[str, Any], tmp_path: Path
 ) -> None:
-    proxy = load_proxy("quick")
-    record["settings"] = asdict(proxy)
+    proxy = replace(load_proxy("quick"), grid=True)
+    record["settings"] = asdict(replace(proxy, grid=True))
     (tmp_path / "reliability_quick.json").write_text(json.dumps(record))
     plain = summary_line("quick")
-    for same in (proxy, proxy.only(("recall",)), replace(proxy, workers=1, grid=True)):
+    for same in (proxy, proxy.only(("recall",)), replace(proxy, workers=1)):
         assert summary_line("quick", asdict(same)) == plain
     longer = replace(proxy, training=replace(proxy.training, steps=1000), seeds=5)
     found = summary_line("quick", asdict(longer))
     assert "(a made-up device, measured with other training and seeds): " in found
+    unmeasured = summary_line("quick", asdict(replace(proxy, grid=False)))
+    assert "measured with other learning rates (proxy.grid=true measures them)): " in unmeasured
     harder = {**proxy.tasks, "recall": {**proxy.tasks["recall"], "num_pairs": 8}}
     other = asdict(replace(proxy, tasks=harder))
     assert "(a made-up device, measured with other tasks): " in summary_line("quick", other)
@@ -72,7 +74,8 @@ def test_the_line_says_which_settings_are_not_the_validated_ones(
 
 
 def test_the_shipped_validation_is_of_the_shipped_settings() -> None:
-    assert "other" not in summary_line("quick", asdict(load_proxy("quick"))).partition(":")[0]
+    proxy = replace(load_proxy("quick"), grid=True)
+    assert "other" not in summary_line("quick", asdict(proxy)).partition(":")[0]
 
 
 def test_the_line_has_counts_and_the_two_figures_that_matter(record: dict[str, Any]) -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 from hybridsim.errors import HybridsimError, SpecError
+from hybridsim.mixers.kda.ops import log_decay
 from hybridsim.spec.load import load_spec, spec_names
 from hybridsim.train.arena import arena_spec
 from hybridsim.train.curriculum import rate_factor, stages
@@ -49,7 +52,7 @@ from hybridsim.train.trainer import (
     Outcome,
     Trainer,
 )
-from hybridsim.train.twin import SILU_GATES, build_twin
+from hybridsim.train.twin import SILU_GATES, SILU_ONE, build_twin
 from hybridsim.train.validate import CHECKS, ZOOLOGY, Validation
 
 TINY = ProxySettings(
@@ -162,20 +165,53 @@ def test_windows_keep_their_share_of_the_context() -> None:
 
 
 @torch.no_grad()
-def test_gates_of_a_twin_begin_open() -> None:
-    """Output gates SiLU(z) are about 1, and decays forget in one to ten contexts."""
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("qwen3_next_tiny", "gated_deltanet"), ("gla_tiny", "gla"), ("nemotron_h_8b", "mamba2"),
+     ("falcon_h1_34b", "mamba2"), ("jamba_tiny", "mamba1")],
+)  # fmt: skip
+def test_silu_gates_of_a_twin_begin_open(name: str, kind: str) -> None:
+    """What a layer hands to its gate is about where SiLU is 1; nothing else has got a bias."""
     x = torch.nn.functional.normalize(torch.randn(4, 64, TINY.model.hidden_size), dim=-1)
-    for name in ("qwen3_next_tiny", "gla_tiny", "nemotron_h_8b", "jamba_tiny"):
-        for mixer in mixers_of(name):
-            found = SILU_GATES.get(mixer.settings.kind)
-            if found is None:
-                continue
-            linear, rows = getattr(mixer, found[0]), found[1](mixer)
-            gate = torch.nn.functional.silu(linear(x)[..., rows])
-            assert gate.mean() == pytest.approx(1, abs=0.1)
-            others = torch.ones(linear.out_features, dtype=torch.bool)
-            others[rows] = False
-            assert not linear.bias[others].any()
+    found = [mixer for mixer in mixers_of(name) if mixer.settings.kind == kind]
+    assert found
+    for mixer in found:
+        seen: list[torch.Tensor] = []
+        with watched_silu(seen):
+            mixer(x)
+        assert any(z.mean().item() == pytest.approx(SILU_ONE, abs=0.1) for z in seen)
+        linear, rows = getattr(mixer, SILU_GATES[kind][0]), SILU_GATES[kind][1](mixer)
+        others = torch.ones(linear.out_features, dtype=torch.bool)
+        others[rows] = False
+        assert not linear.bias[others].any()
+
+
+@contextmanager
+def watched_silu(seen: list[torch.Tensor]) -> Iterator[None]:
+    """Note what passes SiLU."""
+    silu = torch.nn.functional.silu
+
+    def noted(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+        seen.append(x.detach())
+        return silu(x, inplace)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.functional, "silu", noted)
+        yield
+
+
+def test_a_bounded_decay_of_a_twin_begins_slow() -> None:
+    """One that cannot go below a bound keeps what it begins with, which forgets less."""
+    spec = load_spec("kimi_linear_tiny", ["mixers.L.gate_lower_bound=-5.0"])
+    twin = scale_spec(spec, TINY)
+    model = build_twin(twin, 0, 4)
+    for layer in model.layers:
+        for _, mixer in layer.named_mixers():
+            if mixer.settings.kind == "kda":
+                heads = mixer.settings.num_heads
+                raw = mixer.dt_bias.detach().view(1, 1, heads, -1)
+                decay = log_decay(raw, mixer.A_log.detach(), -5.0)
+                assert decay.min() >= -1 / twin.native_context
 
 
 @pytest.mark.parametrize("name", ["kimi_linear_tiny", "qwen3_next_tiny", "nemotron_h_8b"])
@@ -600,7 +636,7 @@ def test_finished_trainings_of_a_longer_command_are_not_done_again(tmp_path: Pat
     found, looks = [], []
     for _ in range(2):
         seen: list[Look] = []
-        run = ProxyRun(TINY, device="cpu", folder=tmp_path, on_look=seen.append, keep_finished=True)
+        run = ProxyRun(TINY, device="cpu", folder=tmp_path, on_look=seen.append)
         found.append(run.train([load_spec("gla_tiny")])[0].outcomes)
         looks.append(len(seen))
     assert looks[0] > 0 == looks[1]

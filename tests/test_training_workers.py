@@ -18,7 +18,7 @@ from hybridsim.train.overview import Overview
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.trainer import OUT_OF_MEMORY, TRAINED, Look, Outcome
-from hybridsim.train.workers import close_pool, process_count
+from hybridsim.train.workers import close_pool, cores, process_count
 
 LANGUAGE = {"kind": "grammar", "vocab_size": 32, "length": 48, "training": {"steps": 4}}
 TWO_TASKS = replace(TINY, tasks={"language": LANGUAGE, **TINY.tasks})
@@ -54,7 +54,34 @@ def test_results_do_not_depend_on_how_many_processes_train(tmp_path: Path) -> No
     steps = [look.step for look in looks]
     assert steps == sorted(steps)
     assert (steps[-1], looks[-1].steps) == (4 * (6 + 4), 4 * (6 + 4))
+    assert len(list((tmp_path / "2" / "checkpoints").iterdir())) == 2 * TWO_TASKS.seeds * 2
+    beside.forget()
     assert not list((tmp_path / "2" / "checkpoints").iterdir())
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
+    """Interrupted in its last training, a run goes on with that one alone."""
+
+    def late(look: Look) -> None:
+        if look.step == look.steps - 2:
+            raise KeyboardInterrupt
+
+    specs = [load_spec("gla_tiny")]
+    with pytest.raises(KeyboardInterrupt):
+        run_of(tmp_path, TWO_TASKS, on_look=late).train(specs)
+    looks: list[Look] = []
+    again = run_of(tmp_path, TWO_TASKS, on_look=looks.append)
+    assert again.train(specs)[0].outcomes == run_of(tmp_path / "whole").train(specs)[0].outcomes
+    assert len(looks) == 2  # of ten: the interrupted one, which was not saved, and the last
+
+
+def test_a_container_has_the_cores_of_its_quota(tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "cpu.max"
+    monkeypatch.setattr(workers, "CPU_MAX", file)
+    free = cores()
+    for text, found in (("max 100000", free), ("100000 100000", 1), ("20000 100000", 1)):
+        file.write_text(text)
+        assert cores() == min(free, found)
 
 
 def test_a_process_that_dies_ends_the_command_which_then_goes_on(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def main(cfg: DictConfig) -> float:
     )
     folder = Path(config.output_dir())
     _write(document, trained, folder, pictures)
+    run.forget()
     _show(document, run, chosen, folder)
     return float(document["summary"]["mean"])
 

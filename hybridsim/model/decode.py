@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hybridsim.errors import HybridsimError
 from hybridsim.kernels.choice import choose
 from hybridsim.model.model import HybridLM
 
@@ -36,7 +35,6 @@ class DecodeRunner:
     ) -> None:
         device = model.embed.weight.device
         self.model = model
-        self.capacity = capacity
         self.cache = model.new_static_cache(capacity)
         self.tokens = torch.zeros(batch_size, 1, dtype=torch.long, device=device)
         self.logits: Tensor
@@ -69,7 +67,7 @@ class DecodeRunner:
         Raises:
             HybridsimError: the cache has no room for them.
         """
-        self._require_room(tokens.shape[1])
+        self.cache.require_room(tokens.shape[1])
         for chunk in tokens.split(chunk_tokens or tokens.shape[1], dim=1):
             self.logits = self.model(chunk, self.cache, last_logits_only=True)
         self._choose()
@@ -85,7 +83,7 @@ class DecodeRunner:
         Raises:
             HybridsimError: the cache has no room for them.
         """
-        self._require_room(1)
+        self.cache.require_room(1)
         if tokens is not None:
             self.tokens.copy_(tokens)
         if self._graph is None:
@@ -95,13 +93,6 @@ class DecodeRunner:
             self.cache.end(1)
             self.logits = self._captured_logits
         return self.logits
-
-    def _require_room(self, new_tokens: int) -> None:
-        if self.past_tokens + new_tokens > self.capacity:
-            raise HybridsimError(
-                f"capacity={self.capacity}: no room for {new_tokens} tokens after"
-                f" {self.past_tokens}"
-            )
 
     @torch.inference_mode()
     def _run(self) -> None:

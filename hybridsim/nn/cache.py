@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridsim.errors import HybridsimError
 from hybridsim.kernels.choice import note
 from hybridsim.nn.quantize import FP8, saturated
 
@@ -331,6 +332,7 @@ class ModelCache:
     def __init__(self, layers: dict[str, LayerCache], clock: Clock | None = None) -> None:
         self.layers = layers
         self.clock = clock
+        self._capacity: int | None = None  # of a static cache
         self._past_tokens = 0
         self._running: Past | None = None
 
@@ -339,7 +341,7 @@ class ModelCache:
 
         A pass of one token is then a step that a CUDA graph can capture.
         """
-        self.clock = Clock(device)
+        self.clock, self._capacity = Clock(device), capacity
         for layer in self.layers.values():
             layer.make_static(capacity, self.clock)
 
@@ -359,9 +361,22 @@ class ModelCache:
         return self.past_tokens if self._running is None else self._running
 
     def begin(self, new_tokens: int) -> None:
-        """Begin a pass of `new_tokens` tokens."""
+        """Begin a pass of `new_tokens` tokens.
+
+        Raises:
+            HybridsimError: a static cache has no room for them.
+        """
+        self.require_room(new_tokens)
         stepping = self.clock is not None and new_tokens == 1
         self._running = self.clock.tick() if stepping and self.clock else None
+
+    def require_room(self, new_tokens: int) -> None:
+        """Raise HybridsimError where a static cache has no room: kernels write without looking."""
+        if self._capacity is not None and self.past_tokens + new_tokens > self._capacity:
+            raise HybridsimError(
+                f"capacity={self._capacity}: no room for {new_tokens} tokens after"
+                f" {self.past_tokens}"
+            )
 
     def end(self, new_tokens: int) -> None:
         """End a pass, whose tokens have now been seen."""

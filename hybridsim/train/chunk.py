@@ -74,13 +74,11 @@ class Setup:
         proxy: sizes, tasks, training.
         device: "cpu" or "cuda".
         folder: of checkpoints.
-        keep_finished: whether checkpoints of finished trainings stay.
     """
 
     proxy: ProxySettings
     device: str
     folder: Path
-    keep_finished: bool = False
 
     def checkpoint(self, members: Sequence[Member], task: str) -> Path:
         """Return the file of these trainings: the same command finds it again after a kill."""
@@ -152,10 +150,10 @@ class ChunkTrainer:
             found = None
         else:
             done.notes |= trainer.notes
-        if found is not None and setup.keep_finished:
-            done.checkpoints.append(checkpoint)
-        else:
+        if found is None:
             checkpoint.unlink(missing_ok=True)
+        else:
+            done.checkpoints.append(checkpoint)
         if found is None and setup.device == "cuda":
             torch.cuda.empty_cache()
         return found

@@ -12,7 +12,13 @@ SCHEMA = "hybridsim/validate/1"
 REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED = "reproduced", "not reproduced", "not resolved"
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_RESOLVED)
 DATA_DIR = Path(__file__).parent / "data"
-DECISIVE = ("model", "training", "seeds")  # settings of a proxy that its scores depend on
+# Settings of a proxy that its scores depend on, as the line calls them.
+DECISIVE = {
+    "model": "model",
+    "training": "training",
+    "seeds": "seeds",
+    "grid": "learning rates (proxy.grid=true measures them)",
+}
 
 
 @final
@@ -86,7 +92,7 @@ def _other_settings(
     if validated is None or used is None:
         return []
     was, now = (json.loads(json.dumps(settings)) for settings in (validated, used))
-    found = [name for name in DECISIVE if name in now and now[name] != was[name]]
+    found = [told for name, told in DECISIVE.items() if name in now and now[name] != was[name]]
     # Some of its tasks are no other tasks; under pressure they are, which the line says by itself.
     tasks = now.get("tasks", {})
     if not pressed and any(was["tasks"].get(name) != task for name, task in tasks.items()):

@@ -19,7 +19,7 @@ from hybridsim.train.quality import QualityProfile, score_of
 from hybridsim.train.rates import Rate, find_rates, layer_rates
 from hybridsim.train.scale import scale_spec, with_feed_forwards
 from hybridsim.train.trainer import Look, Outcome
-from hybridsim.train.workers import process_count, train_chunks
+from hybridsim.train.workers import close_pool, process_count, train_chunks
 
 GRID = "learning rates"  # what the ledger calls the grid's trainings
 
@@ -99,14 +99,15 @@ class Trained:
 class ProxyRun:
     """Trains specs at the sizes of a proxy.
 
+    Checkpoints of finished trainings stay until `forget`: a command that is killed goes on with the
+    first one that is not finished.
+
     Args:
         proxy: sizes, tasks, training, seeds.
         device: "cpu" or "cuda".
         folder: where checkpoints and learning rates are kept between runs.
         on_look: called after every validation, with how many steps are left in all.
         context_target: see `scale_spec`.
-        keep_finished: whether checkpoints of finished trainings stay, for a command of many of
-            them: killed, it goes on with the first that is not finished. `forget` removes them.
     """
 
     def __init__(
@@ -117,9 +118,8 @@ class ProxyRun:
         folder: Path,
         on_look: Callable[[Look], None] | None = None,
         context_target: int | None = None,
-        keep_finished: bool = False,
     ) -> None:
-        self.setup = Setup(proxy, device, folder / "checkpoints", keep_finished)
+        self.setup = Setup(proxy, device, folder / "checkpoints")
         self._finished: list[Path] = []
         self.proxy, self.device, self.folder = proxy, device, folder
         self.on_look, self.context_target = on_look, context_target
@@ -202,6 +202,8 @@ class ProxyRun:
                 overview.end(number)
                 if not one.lacked_memory:  # alone in memory it may fit
                     done[number] = one
+        if processes > 1 and len(done) < len(chunks):
+            close_pool()  # whose processes hold memory
         trainers = {chunk.what: ChunkTrainer(self.setup) for chunk in chunks}
         for number, chunk in enumerate(chunks):
             if number not in done:

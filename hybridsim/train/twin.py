@@ -113,16 +113,21 @@ def _last_rows_of_heads(settings: Any) -> Tensor:
 def _open_decays(mixer: Any, context: int, generator: torch.Generator) -> None:
     """Set what decays begin at so that they forget in one to ten contexts, log-uniformly.
 
-    Step sizes stay as they are, for Mamba's are what it writes with, too: the rates A follow.
+    Step sizes stay as they are, for Mamba's are what it writes with, too: the rates A follow. A
+    bounded decay (`gate_lower_bound`) begins slower than that by itself, and a rate for every
+    channel and state (Mamba) spans many memories by design: both stay.
     """
     if hasattr(mixer, "gk_b_proj"):
         bias = mixer.gk_b_proj.bias
         wanted = _rates(bias.numel(), context, generator) * mixer.settings.gate_logit_normalizer
         bias.copy_(-torch.log(torch.expm1(wanted)))  # -log(sigmoid(b)) = wanted
-    if getattr(mixer, "A_log", None) is not None and mixer.A_log.dim() == 1:
-        heads = mixer.A_log.numel()
-        steps = nn.functional.softplus(mixer.dt_bias).view(heads, -1).log().mean(1).exp()
-        mixer.A_log.copy_((_rates(heads, context, generator) / steps).log())
+    rates, steps = getattr(mixer, "A_log", None), getattr(mixer, "dt_bias", None)
+    if rates is None or steps is None or rates.dim() > 1:
+        return
+    if getattr(mixer.settings, "gate_lower_bound", None) is None:
+        heads = rates.numel()
+        step = nn.functional.softplus(steps).view(heads, -1).log().mean(1).exp()
+        rates.copy_((_rates(heads, context, generator) / step).log())
 
 
 def _rates(count: int, context: int, generator: torch.Generator) -> Tensor:

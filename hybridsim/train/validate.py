@@ -210,9 +210,7 @@ class Validation:
     def _trained_patterns(
         self, proxy: ProxySettings, patterns: Sequence[str], tasks: Sequence[str]
     ) -> dict[str, Trained]:
-        run = ProxyRun(
-            proxy, device=self.device, folder=self.folder, on_look=self.on_look, keep_finished=True
-        )
+        run = ProxyRun(proxy, device=self.device, folder=self.folder, on_look=self.on_look)
         found = run.train([arena_spec(letters) for letters in patterns], tasks)
         self._trained.append(run)
         self.tables.ledgers.append(run.ledger)

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
+from pathlib import Path
 from types import ModuleType
 from typing import final
 
@@ -33,6 +34,7 @@ OnLook = Callable[[int, Look], None]  # with the chunk's number
 Looks = SimpleQueue[tuple[int, Look]]
 WORTH_TOKENS = 150_000  # less is trained sooner than processes have imported torch
 LOOKS_EVERY_S = 0.2
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
 DIED = (
     "a process that trains was ended from outside, maybe for want of memory; the same command goes"
@@ -56,10 +58,19 @@ def process_count(setup: Setup, chunks: Sequence[Chunk]) -> int:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return how many cores this process may use; of a container, what its quota is worth."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    return max(1, min(len(os.sched_getaffinity(0)), _quota(CPU_MAX)))
+
+
+def _quota(file: Path) -> int:
+    """Return the cores that a control group's file allows, "QUOTA PERIOD" or "max PERIOD"."""
+    try:
+        quota, period = file.read_text(encoding="ascii").split()
+        return round(int(quota) / int(period))
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 def train_chunks(

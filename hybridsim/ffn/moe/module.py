@@ -82,7 +82,7 @@ class MoE(FeedForward):
         third = choose("moe_small", x, self.experts.down_proj, **sizes)
         if third is None:
             return None
-        tokens = x.flatten(0, 1)
+        tokens = x.flatten(0, 1).contiguous()
         logits, inner, normed = first(
             tokens,
             norm_of(norm),
