@@ -715,6 +715,11 @@ def test_the_order_of_a_longer_budget_is_of_the_tasks_it_has(tmp_path: Path) -> 
         "fuzzy_recall": pytest.approx(-1),
     }
     assert "1.00 with 4x the steps (1.00 without ties; recall)" in finding.figures
+    assert validation.can_tell("attention_first")
+    for trained in tables.runs["10x"].values():
+        del trained.outcomes["recall"]
+    assert validation.can_tell("budget")
+    assert not validation.can_tell("attention_first")
 
 
 def test_a_validation_ends_in_time_and_says_what_it_cannot_tell(

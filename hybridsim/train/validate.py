@@ -220,7 +220,12 @@ class Validation:
         """Whether everything that a check reads was trained."""
         if name == "ZOO-03":
             return len(self.tables.zoology) == len(ZOOLOGY) * (1 + len(STATE_ORDER))
-        return bool(self.longer) or name not in NEED_LONGER
+        if name not in NEED_LONGER:
+            return True
+        trained = [self.tables.recalls_of(run) for run in _runs(self)[1:]]
+        if name == "budget":
+            return bool(trained)
+        return bool(trained) and all(RECALL in tasks for tasks in trained)
 
     def _zoology(self, deadline: float) -> None:
         """Train two layers of width 64 on Zoology's settings, to the early stop or 600 steps."""
