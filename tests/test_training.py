@@ -259,6 +259,14 @@ def test_a_task_may_change_nothing_else_of_the_model() -> None:
         replace(load_proxy("quick"), tasks=tasks).task_model("language")
 
 
+@pytest.mark.parametrize("part", ["model", "training"])
+def test_what_a_task_overrides_is_a_mapping(part: str) -> None:
+    proxy = replace(TINY, tasks={"recall": {**TINY.tasks["recall"], part: 3}})
+    told = rf"proxy\.tasks\.recall\.{part}=3: must be a mapping"
+    with pytest.raises(SpecError, match=told):
+        getattr(proxy, f"task_{part}")("recall")
+
+
 # Populations and optimizers
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from test_training import TINY, members
 
+from hybridsim.cores import cores
 from hybridsim.errors import HybridsimError
 from hybridsim.spec.load import load_spec
 from hybridsim.train import run as run_module
@@ -18,7 +19,7 @@ from hybridsim.train.overview import Overview
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.run import ProxyRun
 from hybridsim.train.trainer import OUT_OF_MEMORY, TRAINED, Look, Outcome
-from hybridsim.train.workers import close_pool, cores, process_count
+from hybridsim.train.workers import close_pool, process_count
 
 LANGUAGE = {"kind": "grammar", "vocab_size": 32, "length": 48, "training": {"steps": 4}}
 TWO_TASKS = replace(TINY, tasks={"language": LANGUAGE, **TINY.tasks})
@@ -77,7 +78,7 @@ def test_what_is_finished_is_not_trained_again(tmp_path: Path) -> None:
 
 def test_a_container_has_the_cores_of_its_quota(tmp_path: Path, monkeypatch: Any) -> None:
     file = tmp_path / "cpu.max"
-    monkeypatch.setattr(workers, "CPU_MAX", file)
+    monkeypatch.setattr("hybridsim.cores.CPU_MAX", file)
     free = cores()
     for text, found in (("max 100000", free), ("100000 100000", 1), ("20000 100000", 1)):
         file.write_text(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def main(cfg: DictConfig) -> None:
         longer=list(validation.longer),
         device=device_title(device, max(ledger.processes for ledger in tables.ledgers)),
         wall_s=time.perf_counter() - started,
-        settings=proxy_record(replace(proxy, grid=True)),
+        settings=proxy_record(validation.proxy),
         ledgers=[ledger.document() for ledger in tables.ledgers],
         versions=versions(("torch", "hydra-core")),
         git_revision=git_revision(),

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from hybridsim.kernels.arguments import Norm
+from hybridsim.kernels.rotary import turn_pairs
 
 COLUMNS = 128  # channels of a latent that one program of a query makes
 OUTPUTS, CHANNELS = 16, 256  # of a program of values, and how many channels it reads at once
@@ -31,16 +32,10 @@ def _write_shared(
     else:
         PAIRS: tl.constexpr = ROPE // 2
         pair = tl.arange(0, PADDED)
-        inside = pair < PAIRS
-        frequency = tl.load(frequencies + pair, mask=inside, other=0.0).to(tl.float32)
-        angle = tl.load(position).to(tl.float32) * frequency
-        cos, sin = tl.cos(angle) * factor, tl.sin(angle) * factor
-        one = 2 * pair if INTERLEAVED else pair
-        two = one + 1 if INTERLEAVED else one + PAIRS
-        left = tl.load(given + one, mask=inside, other=0.0).to(tl.float32)
-        right = tl.load(given + two, mask=inside, other=0.0).to(tl.float32)
-        tl.store(made + one, left * cos - right * sin, mask=inside)
-        tl.store(made + two, left * sin + right * cos, mask=inside)
+        place = tl.load(position)
+        turn_pairs(
+            given, made, frequencies, place, pair, pair < PAIRS, factor, PAIRS, INTERLEAVED
+        )  # fmt: skip
 
 
 @triton.jit

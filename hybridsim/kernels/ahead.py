@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
+from hybridsim.cores import cores
 from hybridsim.kernels import choice
 
 MOST_WORKERS = 16
@@ -214,7 +215,7 @@ def compile_all(
 
 def num_workers() -> int:
     """Return how many processes compile side by side on this machine."""
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+    return min(MOST_WORKERS, cores())
 
 
 def serve(lines: Iterable[str], answer: Callable[[str], None]) -> None:

@@ -11,6 +11,23 @@ from torch import Tensor
 NUMBERS = 2048  # that one program turns at most, where a head is no wider
 
 
+@triton.jit
+def turn_pairs(
+    given, made, frequencies, place, pair, inside, factor,
+    PAIRS: tl.constexpr, INTERLEAVED: tl.constexpr,
+):  # fmt: skip
+    """Write pairs of channels, turned by place times frequency; `inside` says which there are."""
+    frequency = tl.load(frequencies + pair, mask=pair < PAIRS, other=0.0).to(tl.float32)
+    angle = place.to(tl.float32) * frequency
+    cos, sin = tl.cos(angle) * factor, tl.sin(angle) * factor
+    one = 2 * pair if INTERLEAVED else pair
+    two = one + 1 if INTERLEAVED else one + PAIRS
+    left = tl.load(given + one, mask=inside, other=0.0).to(tl.float32)
+    right = tl.load(given + two, mask=inside, other=0.0).to(tl.float32)
+    tl.store(made + one, left * cos - right * sin, mask=inside)
+    tl.store(made + two, left * sin + right * cos, mask=inside)
+
+
 @triton.jit(do_not_specialize=["tokens", "first"])
 def _kernel(
     x, frequencies, position, out, tokens, first, batch_stride, token_stride, head_stride, factor,
@@ -25,18 +42,10 @@ def _kernel(
     place = first + token
     if ON_DEVICE:
         place += tl.load(position)
-    frequency = tl.load(frequencies + pair, mask=pair < PAIRS, other=0.0).to(tl.float32)
-    angle = place.to(tl.float32) * frequency
-    cos, sin = tl.cos(angle) * factor, tl.sin(angle) * factor
     given = x + batch * batch_stride + token * token_stride + head * head_stride
     made = out + (row * HEADS + head) * WIDTH
-    one = 2 * pair if INTERLEAVED else pair
-    two = one + 1 if INTERLEAVED else one + PAIRS
     inside = (head < HEADS) & (pair < PAIRS)
-    left = tl.load(given + one, mask=inside, other=0.0).to(tl.float32)
-    right = tl.load(given + two, mask=inside, other=0.0).to(tl.float32)
-    tl.store(made + one, left * cos - right * sin, mask=inside)
-    tl.store(made + two, left * sin + right * cos, mask=inside)
+    turn_pairs(given, made, frequencies, place, pair, inside, factor, PAIRS, INTERLEAVED)
     if REST_PADDED > 0:
         rest = 2 * PAIRS + tl.arange(0, REST_PADDED)[None, :]
         beside = (head < HEADS) & (rest < WIDTH)

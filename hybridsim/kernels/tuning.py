@@ -7,10 +7,11 @@ processes before the first use; what it misses is compiled here, in threads.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
+
+from hybridsim.cores import cores
 
 MOST_THREADS = 16
 WARM_UP_MS, SAMPLING_MS = 5, 20  # of one configuration; Triton takes 25 and 100
@@ -27,7 +28,7 @@ def compile_side_by_side() -> None:
         from triton.runtime.autotuner import Autotuner
     except ImportError:  # no Triton, or one that cannot: nothing to speed up
         return
-    pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MOST_THREADS, cores()))
     prune = Autotuner.prune_configs
 
     def prune_and_compile(tuner: Any, kwargs: dict[str, Any]) -> Any:

@@ -147,13 +147,10 @@ class ChunkTrainer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            found = None
-        else:
-            done.notes |= trainer.notes
-        if found is None:
             checkpoint.unlink(missing_ok=True)
-        else:
-            done.checkpoints.append(checkpoint)
-        if found is None and setup.device == "cuda":
-            torch.cuda.empty_cache()
+            if setup.device == "cuda":
+                torch.cuda.empty_cache()
+            return None
+        done.notes |= trainer.notes
+        done.checkpoints.append(checkpoint)
         return found

@@ -188,14 +188,13 @@ class ProxySettings:
 
     def task_training(self, name: str) -> Training:
         """Return how a task is trained: the proxy's training with the task's own fields."""
-        own = self._fields(name).get("training") or {}
-        merged = {**settings_dict(self.training), **own}
+        merged = {**settings_dict(self.training), **self._own(name, "training")}
         training: Training = parse_dataclass(Training, merged, f"proxy.tasks.{name}.training")
         return training
 
     def task_model(self, name: str) -> ModelSize:
         """Return the sizes of a task's models: the proxy's, with the task's own feed-forwards."""
-        own = self._fields(name).get("model") or {}
+        own = self._own(name, "model")
         for key in own:
             if key != "ffn_ratio":
                 raise SpecError(
@@ -205,6 +204,13 @@ class ProxySettings:
         merged = {**settings_dict(self.model), **own}
         size: ModelSize = parse_dataclass(ModelSize, merged, f"proxy.tasks.{name}.model")
         return size
+
+    def _own(self, name: str, part: str) -> Mapping[str, Any]:
+        """Return the fields of a part of the proxy that a task overrides."""
+        own = self._fields(name).get(part) or {}
+        if not isinstance(own, Mapping):
+            raise bad_value(f"proxy.tasks.{name}.{part}", own, "must be a mapping of its fields")
+        return own
 
     def _fields(self, name: str) -> Mapping[str, Any]:
         if name not in self.tasks or not isinstance(self.tasks[name], Mapping):

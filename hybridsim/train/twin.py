@@ -83,13 +83,16 @@ def build_twin(spec: ModelSpec, seed: int, conv_size: int) -> HybridLM:
         if name.endswith(PROJECTIONS_OUT):
             weight.zero_()
     generator = torch.Generator().manual_seed(seed)
-    for layer in model.layers:
-        for _, mixer in layer.named_mixers():  # type: ignore[operator]
-            _open_output_gate(mixer)
-            _open_decays(mixer, spec.native_context, generator)
+    for mixer in _mixers(model):
+        _open_output_gate(mixer)
+        _open_decays(mixer, spec.native_context, generator)
     if conv_size:
         _add_convolutions(model, seed, conv_size)
     return model
+
+
+def _mixers(model: HybridLM) -> list[Any]:
+    return [mixer for layer in model.layers for _, mixer in layer.named_mixers()]  # type: ignore[operator]
 
 
 def _open_output_gate(mixer: Any) -> None:
@@ -138,11 +141,10 @@ def _rates(count: int, context: int, generator: torch.Generator) -> Tensor:
 
 def _add_convolutions(model: HybridLM, seed: int, conv_size: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    for layer in model.layers:
-        for _, mixer in layer.named_mixers():  # type: ignore[operator]
-            for name in CONVOLVED.get(mixer.settings.kind, ()):
-                linear = getattr(mixer, name, None)
-                if linear is not None:
-                    convolved = ConvolvedLinear(linear, conv_size)
-                    convolved.conv1d.weight.normal_(0, conv_size**-0.5, generator=generator)
-                    setattr(mixer, name, convolved)
+    for mixer in _mixers(model):
+        for name in CONVOLVED.get(mixer.settings.kind, ()):
+            linear = getattr(mixer, name, None)
+            if linear is not None:
+                convolved = ConvolvedLinear(linear, conv_size)
+                convolved.conv1d.weight.normal_(0, conv_size**-0.5, generator=generator)
+                setattr(mixer, name, convolved)

@@ -137,7 +137,8 @@ class Validation:
         longer: Sequence[float],
         on_look: Callable[[Look], None] | None = None,
     ) -> None:
-        self.proxy, self.device, self.folder = proxy, device, folder
+        self.proxy = replace(proxy, grid=True)  # mixers at one rate rank wrongly
+        self.device, self.folder = device, folder
         self.patterns, self.longer, self.on_look = PATTERNS[:patterns], longer, on_look
         self.tables = Tables(proxy.seeds, self._recalls())
         self._trained: list[ProxyRun] = []
@@ -153,7 +154,7 @@ class Validation:
                 is then those that were trained.
         """
         deadline = time.monotonic() + seconds
-        own, recalls = replace(self.proxy, grid=True), self.tables.recalls
+        own, recalls = self.proxy, self.tables.recalls
         self._train("twice", replace(own, seeds=2 * own.seeds), recalls)
         self._train("1x", own, [name for name in own.tasks if name not in recalls])
         more = self._more_tasks()

@@ -20,12 +20,12 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import SimpleQueue
-from pathlib import Path
 from types import ModuleType
 from typing import final
 
 import torch
 
+from hybridsim.cores import cores
 from hybridsim.errors import HybridsimError
 from hybridsim.train.chunk import Chunk, ChunkTrainer, Done, Setup
 from hybridsim.train.trainer import Look
@@ -34,7 +34,6 @@ OnLook = Callable[[int, Look], None]  # with the chunk's number
 Looks = SimpleQueue[tuple[int, Look]]
 WORTH_TOKENS = 150_000  # less is trained sooner than processes have imported torch
 LOOKS_EVERY_S = 0.2
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's mallopt(3)
 DIED = (
     "a process that trains was ended from outside, maybe for want of memory; the same command goes"
@@ -55,22 +54,6 @@ def process_count(setup: Setup, chunks: Sequence[Chunk]) -> int:
         tokens = sum(chunk.tokens(setup.proxy) for chunk in chunks)
         wanted = cores() if tokens >= WORTH_TOKENS else 1
     return max(1, min(wanted, len(chunks)))
-
-
-def cores() -> int:
-    """Return how many cores this process may use; of a container, what its quota is worth."""
-    if sys.platform != "linux":
-        return os.cpu_count() or 1
-    return max(1, min(len(os.sched_getaffinity(0)), _quota(CPU_MAX)))
-
-
-def _quota(file: Path) -> int:
-    """Return the cores that a control group's file allows, "QUOTA PERIOD" or "max PERIOD"."""
-    try:
-        quota, period = file.read_text(encoding="ascii").split()
-        return round(int(quota) / int(period))
-    except (OSError, ValueError):
-        return sys.maxsize
 
 
 def train_chunks(
