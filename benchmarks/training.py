@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
+from hybridsim.kernels.tuning import compile_side_by_side, tune_briefly
 from hybridsim.mixers import MixerSettings, mixer_class
 from hybridsim.mixers.deltanet.settings import DeltaNetSettings
 from hybridsim.mixers.gla.settings import GatedLinearAttentionSettings
@@ -89,7 +90,12 @@ def tokens_per_s(model: nn.Module, repeats: int = 20) -> float:
 
 
 def beside_fla(kind: str, rounds: int = 3) -> dict[str, Any]:
-    """Return tokens a second of both, the better of interleaved rounds."""
+    """Return tokens a second of both, the better of interleaved rounds.
+
+    Both run the kernels that one tuner has chosen.
+    """
+    compile_side_by_side()
+    tune_briefly()
 
     def ours(layer: int) -> nn.Module:
         place = MixerPlace(WIDTH, NormSettings(), layer, LAYERS)
@@ -136,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="*", default=["fla", "standard", "population"])
     parser.add_argument("--candidates", type=int, default=200)
+    parser.add_argument("--kinds", default=",".join(OURS), help="of mixers beside fla's layers")
     given = parser.parse_args()
     path = Path("outputs/benchmarks/training_speed.json")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +153,10 @@ def main() -> None:
     }
     for what in given.what:
         if what == "fla":
-            document["fla"] = [beside_fla(kind) for kind in OURS]
+            document["fla"] = []
+            for kind in given.kinds.split(","):
+                document["fla"].append(beside_fla(kind))
+                path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         else:
             document[what] = population(given.candidates) if what == "population" else standard()
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -191,7 +191,7 @@ def test_a_measurement_compiles_nothing_after_its_warm_up(
     asked = [Point(DECODE, 3, 1024), Point(PREFILL, 1, 4096)]
     tasks = [t for t in missing_tasks(load_spec("kimi_linear"), asked) if not t.block.is_routed]
     compiled, known = warmup.warm_up(tasks, Dtypes())
-    assert compiled == known > 100
+    assert compiled == known > 40  # with the few configurations that tests try
     events: list[tuple[str, bool]] = []
     monkeypatch.setattr(
         knobs.compilation,
