@@ -320,9 +320,10 @@ def test_one_models_steps_are_those_of_torch(muon: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(6, 10, generator=generator)
     theirs = start.clone().requires_grad_()
-    layout = Layout({"a_proj.weight": (2, 6, 10)}, {"a_proj.weight": [0, 1]}, torch.device("cpu"))
-    flat = layout.packed({"a_proj.weight": torch.stack([start, start])}).requires_grad_()
-    rates = {"a_proj.weight": [0.02, 0.0]}
+    name = "layers.0.0.a_proj.weight"
+    layout = Layout({name: (2, 6, 10)}, {name: [0, 1]}, torch.device("cpu"))
+    flat = layout.packed({name: torch.stack([start, start])}).requires_grad_()
+    rates = {name: [0.02, 0.0]}
     stacked = StackedOptimizer(flat, layout, rates, muon=muon, weight_decay=0.1)
     reference: torch.optim.Optimizer
     if muon:
@@ -333,10 +334,10 @@ def test_one_models_steps_are_those_of_torch(muon: bool) -> None:
         reference = torch.optim.AdamW([theirs], lr=0.02, betas=(0.9, 0.95), weight_decay=0.1)
     for _ in range(5):
         theirs.grad = torch.randn(6, 10, generator=generator)
-        gradient = layout.packed({"a_proj.weight": torch.stack([theirs.grad] * 2)})
+        gradient = layout.packed({name: torch.stack([theirs.grad] * 2)})
         stacked.step(gradient, torch.ones(2))
         reference.step()
-    ours = layout.views(flat.detach())["a_proj.weight"]
+    ours = layout.views(flat.detach())[name]
     torch.testing.assert_close(ours[0], theirs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(ours[1], start)  # a model with rate 0 stays
 
@@ -370,6 +371,33 @@ def test_parameters_are_packed_by_what_a_step_does_with_them() -> None:
     for name, own in layout.views(rates).items():
         given = torch.tensor(population.rates(name))
         assert torch.equal(own.flatten(1), given[:, None].expand(-1, own[0].numel()))
+
+
+def test_muon_is_for_all_matrices_between_hidden_layers() -> None:
+    """Whatever a mixer calls its projections; not for embeddings, convolutions, or vectors."""
+    population = Population(of_kinds("GG", "NN", "MM", "KF"), 4, "cpu")
+    parts = {n: part_of(n, p.shape) for n, p in population.parameters.items()}
+    own = {name.split(".", 3)[-1] for name, part in parts.items() if part == MATRICES}
+    assert {"mixers.0.in_proj_qkvz.weight", "mixers.0.in_proj_ba.weight"} <= own
+    assert {"mixers.0.output_gate.weight", "mixers.0.qkv_proj.linear.weight"} <= own
+    assert "mixers.0.o_proj.weight" in own
+    others = {name.split(".", 3)[-1] for name, part in parts.items() if part == DECAYED}
+    assert others == {"embed", *(n for n in others if n.endswith("conv1d.weight"))}
+
+
+@pytest.mark.parametrize("stop_at", [0.05, 0.1])
+def test_models_that_learn_early_leave_the_others_as_they_are(stop_at: float) -> None:
+    """Whether they are carried along or let go: all alone end at the same steps and scores."""
+    how: dict[str, Any] = {"stop_at": stop_at, "steps": 40, "evaluate_every": 4}
+    together = of_kinds("FF", "MM", "KF", "WA", "NN")
+    found = trainer(together, **how).run()
+    assert len({outcome.steps for outcome in found}) > 1, "all ended together"
+    for one, beside in zip(together, found, strict=True):
+        (alone,) = trainer([one], **how).run()
+        assert (beside.steps, beside.status, beside.score) == (
+            alone.steps, alone.status, alone.score,
+        )  # fmt: skip
+        assert losses_of(beside) == losses_of(alone)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

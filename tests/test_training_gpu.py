@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import TASKS, TINY, VARIED, members, trained_a_little
+from test_training import TASKS, TINY, VARIED, members, of_kinds, trained_a_little
 
 from hybridsim.spec.load import load_spec
 from hybridsim.train.data import gathered
@@ -51,6 +51,25 @@ def test_a_captured_step_trains_as_an_eager_one(name: str, reads_at: str, optimi
     # (Muon's bfloat16 products make more of the last bits, in which sums by atomics differ.)
     near = {"adamw": 1e-3, "muon": 1e-2}[optimizer]
     torch.testing.assert_close(losses[True], losses[False], atol=near, rtol=near)
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_groups_beside_each_other_train_as_models_one_by_one(captured: bool) -> None:
+    """Of one layer, on streams of their own: nobody reads what is not yet written."""
+    kinds = [*of_kinds("KF", "MM", "DK", "GG", "WA", "NN"), *of_kinds("FK", "MG")]
+    losses, training = {}, replace(TINY.training, optimizer="adamw")
+    for batching in (LOOP, VMAP):
+        population = Population(kinds, 4, "cuda", batching)
+        step = PopulationStep(population, training, "fp32")
+        taken = CapturedStep(step) if captured else step
+        rows = []
+        for number in range(EAGER_STEPS + 12):
+            batch = TASKS["each"].sample(0, number, 4, "cuda")
+            given = (batch.tokens, *gathered(batch.targets, 8))
+            taken(*(x.expand(len(kinds), *x.shape).contiguous() for x in given))
+            rows.append(step.losses.clone())
+        losses[batching] = torch.stack(rows)
+    torch.testing.assert_close(losses[VMAP], losses[LOOP], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])

@@ -28,8 +28,8 @@ def part_of(name: str, shape: Sequence[int]) -> int:
     """
     if len(shape) < 3:
         return REST
-    hidden = name.endswith(("proj.weight", "proj.linear.weight")) and len(shape) == 3
-    return MATRICES if hidden else DECAYED
+    hidden = name.startswith("layers.") and not name.endswith("conv1d.weight")
+    return MATRICES if hidden and len(shape) == 3 else DECAYED
 
 
 @final

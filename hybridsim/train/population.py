@@ -3,13 +3,15 @@
 Models of one proxy have the same widths and depth and may differ in every layer's mixer. In each
 layer those with the same mixer form a group, whose parameters are stacked: [models, ...]. A group
 runs as one: on a GPU by vmap over the layer's own module, so that a hundred tiny products are one
-batched product; on a CPU, where tiny products are no burden, model by model.
+batched product; on a CPU, where tiny products are no burden, model by model. Such products keep a
+GPU waiting, not busy: so a layer's groups run beside each other, each on a stream of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -106,6 +108,9 @@ class Population:
         self.flat = self.layout.packed(stacked).requires_grad_()  # the leaf that gradients are of
         self.parameters = self.layout.views(self.flat.detach())  # to read and to set
         self._orders = [_by_group(groups, self.device) for groups in self.groups]
+        most = max(len(groups) for groups in self.groups)
+        is_cuda = self.device.type == "cuda"
+        self._streams = [torch.cuda.Stream() for _ in range(most)] if is_cuda and most > 1 else []
 
     def _built(self) -> dict[str, Tensor]:
         """Build every model by itself, as `build_model` does, and stack what they have alike."""
@@ -229,9 +234,32 @@ class Population:
         if len(groups) == 1:
             return self._run(weights, groups[0], x)
         there, back = order
-        parts = x.index_select(0, there).split([len(group.models) for group in groups])
-        outs = [self._run(weights, group, part) for group, part in zip(groups, parts, strict=True)]
+        ordered = x.index_select(0, there)
+        parts = ordered.split([len(group.models) for group in groups])
+        work = [
+            partial(self._run, weights, group, part)
+            for group, part in zip(groups, parts, strict=True)
+        ]
+        outs = self._beside(work, ordered) if self._streams else [run() for run in work]
         return torch.cat(outs).index_select(0, back)
+
+    def _beside(self, work: Sequence[Callable[[], Tensor]], x: Tensor) -> list[Tensor]:
+        """Return what some functions of x return, each run on a stream of its own."""
+        main, outs = torch.cuda.current_stream(), []
+        for run, stream in zip(work, self._streams, strict=False):
+            stream.wait_stream(main)
+            x.record_stream(stream)
+            with torch.cuda.stream(stream):
+                outs.append(run())
+        for out, stream in zip(outs, self._streams, strict=False):
+            main.wait_stream(stream)
+            out.record_stream(main)
+        return outs
+
+    def join(self) -> None:
+        """Have what follows on this stream wait for all that was asked for on the others."""
+        for stream in self._streams:
+            torch.cuda.current_stream().wait_stream(stream)
 
     def _run(self, weights: Weights, group: Group, x: Tensor) -> Tensor:
         stacked = {name: weights[group.prefix + name] for name in group.names}

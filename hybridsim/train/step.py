@@ -15,7 +15,8 @@ from hybridsim.train.population import Population
 from hybridsim.train.proxy import Training
 from hybridsim.train.tasks import IGNORED
 
-EAGER_STEPS = 3  # before a step is captured: libraries must have made their workspaces
+# Before a step is captured: libraries must have made their workspaces, after which one does.
+EAGER_STEPS, LATER_EAGER_STEPS = 3, 1
 
 
 @final
@@ -59,6 +60,7 @@ class PopulationStep:
         losses = self.model_losses(tokens, positions, targets)
         # (An indexer that chooses tokens has no gradient of the loss: zeros, it keeps its weights.)
         (gradient,) = torch.autograd.grad(losses.sum(), [self.population.flat])
+        self.population.join()
         layout = self.population.layout
         norms = layout.norms(gradient)
         finite = losses.isfinite() & norms.isfinite()
@@ -112,6 +114,12 @@ class PopulationStep:
         self.trains.copy_(state["trains"])
         self.diverged.copy_(state["diverged"])
 
+    def leave_all_but(self, kept: list[int]) -> None:
+        """Train only some of the models that still do from here on."""
+        mask = torch.zeros_like(self.trains)
+        mask[kept] = 1.0
+        self.trains.mul_(mask)
+
     def take_over(self, before: PopulationStep, kept: list[int]) -> None:
         """Go on from where some of the models of another step are.
 
@@ -146,8 +154,11 @@ class CapturedStep:
         step: what to capture.
     """
 
+    _has_captured = False  # this process
+
     def __init__(self, step: PopulationStep) -> None:
         self.step = step
+        self._eager_steps = LATER_EAGER_STEPS if self._has_captured else EAGER_STEPS
         self.note = "eager"
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
@@ -166,7 +177,7 @@ class CapturedStep:
         self._taken += 1
         if self._graph is not None:
             return self._graph.replay()
-        if self._taken <= EAGER_STEPS:
+        if self._taken <= self._eager_steps:
             return self._on_side_stream(lambda: self.step(*self._inputs))
         self._capture()
         return self._graph.replay() if self._graph is not None else self.step(*self._inputs)
@@ -192,3 +203,4 @@ class CapturedStep:
             torch.cuda.synchronize()
         else:
             self._graph, self.note = graph, "CUDA graph"
+            CapturedStep._has_captured = True

@@ -108,14 +108,17 @@ class Trainer:
         self.checkpoint, self.on_look = checkpoint, on_look
         self.outcomes = [Outcome(member) for member in members]
         self.active = list(range(len(members)))  # of the outcomes, those still training
+        self.placed = self.active  # and those whose models are there, with some that are done
         self.at = 0  # steps done
         self.wall_s = 0.0
         self.notes: set[str] = set()
         self._losses: list[Tensor] = []  # since the last look, [M] each
-        self._place(members)
+        self._place(self.placed)
 
-    def _place(self, members: Sequence[Member]) -> None:
-        """Build the models that train."""
+    def _place(self, chosen: list[int]) -> None:
+        """Build the models of some outcomes, to train."""
+        self.placed = chosen
+        members = [self.outcomes[i].member for i in chosen]
         population = Population(members, self.conv_size, self.device, reads_at=self.task.reads_at)
         self.step = PopulationStep(population, self.training, self.precision)
         self.seeds = sorted({member.seed for member in members})
@@ -129,7 +132,7 @@ class Trainer:
             self._resume()
             for stage in stages(self.task, self.training):
                 self._run_stage(stage.task, max(stage.first, self.at), stage.end)
-            self._finish(list(range(len(self.active))), TRAINED)
+            self._finish(self._places(self.active), TRAINED)
         if self.active:
             self.active = []  # what is kept of a finished training is its outcomes
             self._save()
@@ -148,7 +151,7 @@ class Trainer:
             self._count(task)
             self.at = step + 1
             if self.at % self.training.evaluate_every == 0 or self.at == self.training.steps:
-                if self._look() and self.active:
+                if self._look():
                     data, taken = self._data(task), self._captured()
                 self.wall_s += time.perf_counter() - started
                 self._save()
@@ -167,8 +170,12 @@ class Trainer:
             self.outcomes[i].steps += 1
             self.outcomes[i].tokens += self.training.batch_size * task.length
 
+    def _places(self, chosen: Sequence[int]) -> list[int]:
+        """Return where the models of some outcomes are among those that are there."""
+        return [self.placed.index(i) for i in chosen]
+
     def _look(self) -> bool:
-        """Validate, note the curves, let go of models that are done; return whether any are."""
+        """Validate, note the curves, end models that are done; return whether others moved."""
         if self._validation is None:
             size = self.training.validation_size
             self._validation = held_out(self.task, self.seeds, size, VALIDATION, self.device)
@@ -176,47 +183,55 @@ class Trainer:
         losses = torch.stack(self._losses, dim=1).tolist()
         self._losses = []
         diverged = self.step.diverged.tolist()
-        for own, i in enumerate(self.active):
-            first = self.at - len(losses[own]) + 1
-            rows = [
-                {"step": first + n, "loss": x, "score": None} for n, x in enumerate(losses[own])
-            ]
-            rows[-1]["score"] = None if diverged[own] else scores[own]
-            self.outcomes[i].curve += rows
-        learnt = [n for n, s in enumerate(scores) if s >= self.training.stop_at and not diverged[n]]
-        failed = [n for n, bad in enumerate(diverged) if bad]
+        training = self._places(self.active)
+        for place in training:
+            score = None if diverged[place] else scores[place]
+            self._note(self.outcomes[self.placed[place]], losses[place], score)
+        learnt = [n for n in training if scores[n] >= self.training.stop_at and not diverged[n]]
+        failed = [n for n in training if diverged[n]]
         self._finish(learnt, LEARNT)
-        for n in failed:
-            outcome = self.outcomes[self.active[n]]
+        for place in failed:
+            outcome = self.outcomes[self.placed[place]]
             outcome.status = DIVERGED
             outcome.cause = f"loss or gradient not finite by step {self.at}"
+        done = {self.placed[place] for place in (*learnt, *failed)}
+        self.active = [i for i in self.active if i not in done]
         if self.on_look is not None:
-            best = max((s for n, s in enumerate(scores) if n not in failed), default=0.0)
-            left = len(self.active) - len(learnt) - len(failed)
-            self.on_look(Look(self.name, self.at, self.training.steps, best, left))
-        done = {*learnt, *failed}
-        self._keep([n for n in range(len(self.active)) if n not in done])
-        return bool(done)
+            best = max((scores[n] for n in training if n not in failed), default=0.0)
+            look = Look(self.name, self.at, self.training.steps, best, len(self.active))
+            self.on_look(look)
+        return self._let_go()
+
+    def _note(self, outcome: Outcome, losses: Sequence[float], score: float | None) -> None:
+        """Add the steps since the last look to a curve."""
+        first = self.at - len(losses) + 1
+        rows = [{"step": first + n, "loss": x, "score": None} for n, x in enumerate(losses)]
+        rows[-1]["score"] = score
+        outcome.curve += rows
 
     def _finish(self, chosen: list[int], status: str) -> None:
-        """Score models, by their place among the active ones, on the test sequences."""
+        """Score models, by their places, on the test sequences."""
         if not chosen:
             return
         test = held_out(self.task, self.seeds, self.training.test_size, TEST, self.device)
         scores, losses = (found.tolist() for found in self.scores(test))
         for n in chosen:
-            outcome = self.outcomes[self.active[n]]
+            outcome = self.outcomes[self.placed[n]]
             outcome.status, outcome.score, outcome.loss = status, scores[n], losses[n]
 
-    def _keep(self, kept: list[int]) -> None:
-        """Go on with some of the active models only."""
-        if len(kept) == len(self.active):
-            return
-        before = self.step
-        self.active = [self.active[n] for n in kept]
-        if kept:
-            self._place([self.outcomes[i].member for i in self.active])
+    def _let_go(self) -> bool:
+        """Leave models that are done alone, and be rid of them once they are half of all.
+
+        To build the others anew, and their step, takes longer than to carry some along.
+        """
+        if 2 * len(self.active) > len(self.placed):
+            self.step.leave_all_but(self._places(self.active))
+            return False
+        if self.active:
+            before, kept = self.step, self._places(self.active)
+            self._place(self.active)
             self.step.take_over(before, kept)
+        return True
 
     @torch.no_grad()
     def scores(self, examples: Examples) -> tuple[Tensor, Tensor]:
@@ -244,6 +259,7 @@ class Trainer:
         document = {
             "at": self.at,
             "active": self.active,
+            "placed": self.placed,
             "wall_s": self.wall_s,
             "outcomes": [
                 {k: v for k, v in vars(outcome).items() if k != "member"}
@@ -261,7 +277,7 @@ class Trainer:
             vars(outcome).update(kept)
         self.at, self.wall_s, self.active = found["at"], found["wall_s"], found["active"]
         if self.active:
-            self._place([self.outcomes[i].member for i in self.active])
+            self._place(found["placed"])
             self.step.load(found["step"])
 
 
