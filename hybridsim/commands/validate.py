@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
     from hybridsim.train.progress import TrainingProgress
     from hybridsim.train.record import proxy_record
     from hybridsim.train.reliability import document_of
-    from hybridsim.train.validate import CHECKS, Validation
+    from hybridsim.train.validate import CHECKS, NEED_ZOOLOGY, Validation
 
     names = fields["checks"] or list(CHECKS)
     for name in names:
@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
             longer=_longer(fields["longer"]),
             on_look=progress.look,
         )
-        tables = validation.run("ZOO-03" in names, _seconds(fields["seconds"]))
+        tables = validation.run(not NEED_ZOOLOGY.isdisjoint(names), _seconds(fields["seconds"]))
     told = [name for name in names if validation.can_tell(name)]
     findings = [CHECKS[name](tables, validation) for name in told]
     document = document_of(

@@ -1,13 +1,16 @@
 """The models that a validation compares: one model of every mixer, and patterns of them. No torch.
 
-All mixers have heads of the same sizes, so that their twins' recurrent states are equally large:
-H K V numbers a layer. Mamba-2 has the model's width inside (not twice it), and the window keeps
-keys and values of V / 2 tokens, as many numbers as a state.
+All mixers have heads of the same sizes, so that their recurrent states are equally large: H K V
+numbers a layer. Mamba-2 has the model's width inside (not twice it), and the window keeps keys and
+values of V / 2 tokens, as many numbers as a state. (At a proxy's sizes heads may take less than the
+width: then those two keep more.) `state_models` are equally large as trained.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import final
 
 from hybridsim.components import RopeSettings
 from hybridsim.mixers import MixerSettings
@@ -19,7 +22,7 @@ from hybridsim.mixers.kda.settings import KimiDeltaAttentionSettings
 from hybridsim.mixers.lightning.settings import LightningAttentionSettings
 from hybridsim.mixers.mamba2.settings import Mamba2Settings
 from hybridsim.spec.schema import ModelSpec
-from hybridsim.train.proxy import ProxySettings
+from hybridsim.train.proxy import ModelSize, ProxySettings
 
 HEADS, CHANNELS = 16, 128
 
@@ -44,8 +47,14 @@ PATTERNS = (
 )  # fmt: skip
 
 
-def arena_spec(letters: str) -> ModelSpec:
-    """Return a model of full size with a pattern of the arena's mixers, one letter a layer."""
+def arena_spec(letters: str, **others: MixerSettings) -> ModelSpec:
+    """Return a model of full size with a pattern of the arena's mixers, one letter a layer.
+
+    Args:
+        letters: the pattern.
+        others: mixers in place of the arena's, by letter.
+    """
+    mixers = {**MIXERS, **others}
     return ModelSpec(
         name=letters,
         hidden_size=HEADS * CHANNELS,
@@ -54,8 +63,45 @@ def arena_spec(letters: str) -> ModelSpec:
         native_context=131072,
         layer_pattern=letters,
         ffn_pattern=".*",
-        mixers={letter: MIXERS[letter] for letter in sorted(set(letters))},
+        mixers={letter: mixers[letter] for letter in sorted(set(letters))},
     )
+
+
+# Zoology's published models, of two layers: width 64 and one head of attention, on its own tasks;
+# and, for recall against state, mixers that keep 512 numbers a layer: two heads of 16 x 16, or keys
+# and values of 8 tokens of width 32, or, as published, Mamba-2 with twice the width inside and few
+# key channels, 8, which all its heads share.
+ATTENTION_SIZE = ModelSize(hidden_size=64, num_layers=2, num_heads=1, head_dim=64, ffn_ratio=0)
+STATE_SIZE = ModelSize(
+    hidden_size=32, num_layers=2, num_heads=2, head_dim=16, ffn_ratio=0, chunk_size=64, min_window=8
+)
+WIDE_MAMBA2 = Mamba2Settings(HEADS // 2, 4 * CHANNELS, CHANNELS)
+
+
+@final
+@dataclass(frozen=True)
+class SizedModels:
+    """Models that are trained at one size.
+
+    Attributes:
+        size: of the twins.
+        specs: by letter of the mixer in every layer.
+    """
+
+    size: ModelSize
+    specs: dict[str, ModelSpec]
+
+
+def attention_models() -> SizedModels:
+    """Return Zoology's attention."""
+    return SizedModels(ATTENTION_SIZE, {"F": arena_spec("FF")})
+
+
+def state_models(letters: Sequence[str]) -> list[SizedModels]:
+    """Return models of equally large recurrent states, or windows."""
+    alike = {letter: arena_spec(2 * letter) for letter in letters if letter != "M"}
+    mamba2 = SizedModels(replace(STATE_SIZE, head_dim=8), {"M": arena_spec("MM", M=WIDE_MAMBA2)})
+    return [SizedModels(STATE_SIZE, alike), *([mamba2] if "M" in letters else [])]
 
 
 def with_steps(proxy: ProxySettings, factor: float, **training: float) -> ProxySettings:

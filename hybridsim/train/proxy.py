@@ -82,6 +82,9 @@ class Training:
         optimizer: "muon" (matrices between hidden layers; AdamW for the rest) or "adamw".
         learning_rate: peak rate of a mixer kind without a measured one.
         learning_rates: the grid that measures a kind's rate.
+        output_rate_share: of a layer's rate, what the projections out of its sublayers get. Below
+            1 what layers add to each other's inputs moves slowly: else a full layer above others
+            learns recall late, for what they add changes before they have learnt anything.
         weight_decay: of both optimizers.
         steps: optimizer steps at most.
         warmup_steps: steps of linear warm-up.
@@ -99,6 +102,7 @@ class Training:
     optimizer: str = "adamw"
     learning_rate: float = 1e-2
     learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    output_rate_share: float = 1.0
     weight_decay: float = 0.1
     steps: int = 300
     warmup_steps: int = 10
@@ -116,6 +120,7 @@ class Training:
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_positive(
             learning_rate=self.learning_rate,
+            output_rate_share=self.output_rate_share,
             steps=self.steps,
             batch_size=self.batch_size,
             curriculum_stages=self.curriculum_stages,

@@ -108,6 +108,7 @@ class ProxyRun:
         folder: where checkpoints and learning rates are kept between runs.
         on_look: called after every validation, with how many steps are left in all.
         context_target: see `scale_spec`.
+        rates_of: the proxy whose learning rates these models take; by default their own.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class ProxyRun:
         folder: Path,
         on_look: Callable[[Look], None] | None = None,
         context_target: int | None = None,
+        rates_of: ProxySettings | None = None,
     ) -> None:
+        self.rates_of = rates_of or proxy
         self.setup = Setup(proxy, device, folder / "checkpoints")
         self._finished: list[Path] = []
         self.proxy, self.device, self.folder = proxy, device, folder
@@ -138,7 +141,7 @@ class ProxyRun:
         twins = [scale_spec(s, self.proxy, context_target=self.context_target) for s in specs]
         rates = find_rates(
             twins,
-            self.proxy,
+            self.rates_of,
             folder=self.folder / "learning_rates",
             device=self.device,
             train=self._train_grid,

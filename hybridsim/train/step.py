@@ -14,6 +14,7 @@ from hybridsim.train.optim import StackedOptimizer
 from hybridsim.train.population import Population
 from hybridsim.train.proxy import Training
 from hybridsim.train.tasks import IGNORED
+from hybridsim.train.twin import is_output
 
 # Before a step is captured: libraries must have made their workspaces, after which one does.
 EAGER_STEPS, LATER_EAGER_STEPS = 3, 1
@@ -39,7 +40,7 @@ class PopulationStep:
         self.optimizer = StackedOptimizer(
             population.flat,
             population.layout,
-            {name: population.rates(name) for name in population.parameters},
+            {name: _rates(population, name, training) for name in population.parameters},
             muon=training.optimizer == "muon",
             weight_decay=training.weight_decay,
         )
@@ -141,6 +142,12 @@ class PopulationStep:
                 "diverged": before.diverged[kept],
             }
         )
+
+
+def _rates(population: Population, name: str, training: Training) -> list[float]:
+    """Return the peak rates of a parameter's models."""
+    share = training.output_rate_share if is_output(name) else 1.0
+    return [share * rate for rate in population.rates(name)]
 
 
 @final

@@ -36,7 +36,7 @@ CONVOLVED = {
     "sparse_mla": ("q_b_proj", "kv_a_proj"),
 }
 EMBEDDING_DEVIATION = 0.02  # that build_model gives embeddings
-PROJECTIONS_OUT = ("o_proj.weight", "down_proj.weight")
+PROJECTIONS_OUT = ("o_proj", "down_proj")
 SILU_ONE = 1.2785  # where SiLU is 1
 CONTEXTS_KEPT = (1.0, 10.0)  # what a decay begins with: it forgets to 1/e in so many contexts
 # kind of mixer with an output gate SiLU(z) -> the projection that makes z, and z's rows of it
@@ -80,7 +80,7 @@ def build_twin(spec: ModelSpec, seed: int, conv_size: int) -> HybridLM:
     model = build_model(spec, "cpu", dtype="fp32", seed=seed)
     model.embed.weight.mul_(spec.hidden_size**-0.5 / EMBEDDING_DEVIATION)
     for name, weight in model.named_parameters():
-        if name.endswith(PROJECTIONS_OUT):
+        if is_output(name):
             weight.zero_()
     generator = torch.Generator().manual_seed(seed)
     for mixer in _mixers(model):
@@ -89,6 +89,11 @@ def build_twin(spec: ModelSpec, seed: int, conv_size: int) -> HybridLM:
     if conv_size:
         _add_convolutions(model, seed, conv_size)
     return model
+
+
+def is_output(parameter: str) -> bool:
+    """Whether a parameter, by its name, is of a projection out of a sublayer."""
+    return parameter.rpartition(".")[0].endswith(PROJECTIONS_OUT)
 
 
 def _mixers(model: HybridLM) -> list[Any]:
