@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridsim.components import NormSettings
+from hybridsim.kernels import ahead
 from hybridsim.kernels.tuning import compile_side_by_side, tune_briefly
 from hybridsim.mixers import MixerSettings, mixer_class
 from hybridsim.mixers.deltanet.settings import DeltaNetSettings
@@ -89,24 +90,41 @@ def tokens_per_s(model: nn.Module, repeats: int = 20) -> float:
     return BATCH * TOKENS * repeats / (time.perf_counter() - started)
 
 
+def our_layer(kind: str, layer: int) -> nn.Module:
+    return mixer_class(kind)(OURS[kind], MixerPlace(WIDTH, NormSettings(), layer, LAYERS))
+
+
+def stacks(kind: str, device: str) -> dict[str, Stack]:
+    """Return the two models, whose weights are not set yet."""
+    with new_tensors(device, "bf16"):
+        return {
+            "ours": Stack(lambda layer: our_layer(kind, layer)),
+            "fla": Stack(lambda layer: fla_layer(kind)),
+        }
+
+
+def compile_kernels(kind: str) -> None:
+    """Compile what both will launch, side by side: fla tries some 250 configurations a mixer."""
+
+    def trace() -> None:
+        x = torch.empty(BATCH, TOKENS, WIDTH, device="meta", dtype=torch.bfloat16)
+        for model in stacks(kind, "meta").values():
+            model(x).float().square().mean().backward()
+
+    compile_side_by_side()  # what a trace misses
+    tune_briefly()
+    compiled, known = ahead.compile_all(trace, ahead.num_workers())
+    print(f"{kind}: {compiled} of {known} kernels compiled", flush=True)
+
+
 def beside_fla(kind: str, rounds: int = 3) -> dict[str, Any]:
     """Return tokens a second of both, the better of interleaved rounds.
 
     Both run the kernels that one tuner has chosen.
     """
-    compile_side_by_side()
-    tune_briefly()
-
-    def ours(layer: int) -> nn.Module:
-        place = MixerPlace(WIDTH, NormSettings(), layer, LAYERS)
-        return mixer_class(kind)(OURS[kind], place)
-
-    models = {}
-    for name, make in (("ours", ours), ("fla", lambda layer: fla_layer(kind))):
-        with new_tensors("cuda", "bf16"):
-            models[name] = Stack(make)
-        if name == "ours":
-            initialize(models[name], 0)
+    compile_kernels(kind)
+    models = stacks(kind, "cuda")
+    initialize(models["ours"], 0)
     best = {"ours": 0.0, "fla": 0.0}
     for _, name in itertools.product(range(rounds), models):
         best[name] = max(best[name], tokens_per_s(models[name]))
