@@ -115,7 +115,8 @@ def test_a_proxy_that_is_not_there_is_one_line(
 @pytest.mark.slow
 def test_real_trainings_score_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = load_proxy("quick")
-    training = replace(quick.training, steps=10, evaluate_every=5, curriculum_steps=0)
+    few = {"steps": 10, "evaluate_every": 5, "curriculum_steps": 0, "output_rate_share": 1.0}
+    training = replace(quick.training, **few)
     short = replace(quick.only(("recall",)), training=training, seeds=2)
     monkeypatch.setattr("search.proxy_quality.load_proxy", lambda name: short)
     quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
