@@ -131,7 +131,7 @@ def model_rows(trained: Sequence[Trained]) -> Rows:
 def ledger_lines(ledger: Ledger, pressure: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what was spent, and at which pressure on the state, as label and text."""
     seconds = ", ".join(f"{name} {wall_s:.1f} s" for name, wall_s in ledger.wall_s.items())
-    ran_as = ", ".join(sorted(ledger.notes))
+    ran_as = ", ".join(sorted(ledger.notes)) or "none: all were finished before"
     if ledger.processes > 1:
         ran_as += f", in {ledger.processes} processes"
     return [

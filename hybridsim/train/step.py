@@ -166,7 +166,7 @@ class CapturedStep:
     def __init__(self, step: PopulationStep) -> None:
         self.step = step
         self._eager_steps = LATER_EAGER_STEPS if self._has_captured else EAGER_STEPS
-        self.note = "eager"
+        self.note = ""  # how steps ran: none yet
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._taken = 0
@@ -174,6 +174,7 @@ class CapturedStep:
 
     def __call__(self, *batch: Tensor) -> None:
         """Take a step on a batch whose shapes are those of every batch before."""
+        self.note = self.note or "eager"
         if not self._captures:
             return self.step(*batch)
         if self._inputs:

@@ -152,12 +152,17 @@ class Trainer:
             self.at = step + 1
             if self.at % self.training.evaluate_every == 0 or self.at == self.training.steps:
                 if self._look():
+                    self._note_how(taken)
                     data, taken = self._data(task), self._captured()
                 self.wall_s += time.perf_counter() - started
                 self._save()
             else:
                 self.wall_s += time.perf_counter() - started
-        self.notes.add(taken.note)
+        self._note_how(taken)
+
+    def _note_how(self, taken: CapturedStep) -> None:
+        if taken.note:
+            self.notes.add(taken.note)
 
     def _data(self, task: Task) -> TrainingData:
         return TrainingData(task, self.seeds, self.training.batch_size, self.device)
