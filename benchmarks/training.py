@@ -36,6 +36,7 @@ from hybridsim.train.proxy import load_proxy
 from hybridsim.train.run import ProxyRun
 
 WIDTH, HEADS, CHANNELS, BATCH, TOKENS, LAYERS = 1024, 8, 128, 8, 2048, 4
+WHAT = ["fla", "standard", "population"]
 OURS: dict[str, MixerSettings] = {
     "kda": KimiDeltaAttentionSettings(HEADS, CHANNELS, gate_rank=CHANNELS),
     "deltanet": DeltaNetSettings(HEADS, CHANNELS, CHANNELS),
@@ -158,10 +159,14 @@ def standard() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="*", default=["fla", "standard", "population"])
+    parser.add_argument("what", nargs="*", default=WHAT)
     parser.add_argument("--candidates", type=int, default=200)
     parser.add_argument("--kinds", default=",".join(OURS), help="of mixers beside fla's layers")
     given = parser.parse_args()
+    kinds = given.kinds.split(",")
+    for what, named, there in (("what", given.what, WHAT), ("--kinds", kinds, OURS)):
+        if wrong := [name for name in named if name not in there]:
+            parser.error(f"{what}: {wrong[0]!r} is not there; there are {', '.join(there)}")
     path = Path("outputs/benchmarks/training_speed.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
@@ -172,7 +177,7 @@ def main() -> None:
     for what in given.what:
         if what == "fla":
             document["fla"] = []
-            for kind in given.kinds.split(","):
+            for kind in kinds:
                 document["fla"].append(beside_fla(kind))
                 path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         else:
