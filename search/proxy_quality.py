@@ -32,8 +32,9 @@ class ProxyQuality(Quality):
     """Trains small twins of candidates: see hybridsim.train.
 
     A twin has fewer layers than its model, so many candidates have the same one: it is trained
-    once, and kept in the folder. Intervals are of the mean over seeds, by the spread between seeds
-    pooled over all twins of the same length of training: three seeds of one twin say little of it.
+    once, and kept in the folder. Tasks are those that count in every proxy. Intervals are of the
+    mean over seeds, by the spread between seeds pooled over all twins of the same length of
+    training: three seeds of one twin say little of it.
 
     Args:
         space: whose candidates.
@@ -58,9 +59,10 @@ class ProxyQuality(Quality):
             raise HybridsimError("fidelities=[]: give the name of a proxy")
         self._space, self._folder, self._device = space, folder, device
         self._pressure = pressure
-        self._proxies = [self._pressed(load_proxy(name)) for name in proxies]
-        self.fidelities = tuple(Fidelity(p.name, p.seeds) for p in self._proxies)
-        self.tasks = _common_tasks(self._proxies)
+        whole = [self._pressed(load_proxy(name)) for name in proxies]
+        self.fidelities = tuple(Fidelity(p.name, p.seeds) for p in whole)
+        self.tasks = _common_tasks(whole)
+        self._proxies = [proxy.only(self.tasks) for proxy in whole]
         self._known: list[dict[str, Seeds]] = [{} for _ in proxies]
 
     def scores(self, candidates: Sequence[Candidate], fidelity: int) -> list[Scores]:
@@ -141,7 +143,8 @@ class ProxyQuality(Quality):
 
 
 def _common_tasks(proxies: Sequence[ProxySettings]) -> tuple[str, ...]:
-    tasks = tuple(t for t in proxies[0].tasks if all(t in p.tasks for p in proxies))
+    counted = [proxy.counted_tasks() for proxy in proxies]
+    tasks = tuple(task for task in counted[0] if all(task in other for other in counted))
     if not tasks:
         names = ", ".join(proxy.name for proxy in proxies)
         raise HybridsimError(f"fidelities=[{names}]: they have no task in common")

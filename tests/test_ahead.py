@@ -192,13 +192,14 @@ def test_a_measurement_compiles_nothing_after_its_warm_up(
     tasks = [t for t in missing_tasks(load_spec("kimi_linear"), asked) if not t.block.is_routed]
     compiled, known = warmup.warm_up(tasks, Dtypes())
     assert compiled == known > 40  # with the few configurations that tests try
-    events: list[tuple[str, bool]] = []
-    monkeypatch.setattr(
-        knobs.compilation,
-        "listener",
-        lambda **event: events.append((event["src"].name, event["cache_hit"])),
-    )
+    missed: list[tuple[str, str]] = []  # what was compiled for the first use, and its form
+
+    def compiled_now(*, src: Any, cache_hit: bool, **_: Any) -> None:
+        if not cache_hit:
+            missed.append((src.name, f"{src.constants} {src.attrs}"))
+
+    monkeypatch.setattr(knobs.compilation, "listener", compiled_now)
     for task in tasks:
         make_subject(build_block(task.block, "cuda", "bf16"), task.block, task.point).run()
     torch.cuda.synchronize()
-    assert [name for name, hit in events if not hit] == []
+    assert missed == []

@@ -156,22 +156,22 @@ def test_tasks_without_a_rule_ask_nothing_that_is_known() -> None:
 
 
 def test_a_proxy_at_its_own_pressure_is_itself() -> None:
-    """Its recall asks 16 pairs of 16 key channels (quick), 32 of 32 (standard)."""
+    """Its recall asks 32 pairs of 16 key channels (quick), 32 of 32 (standard)."""
     kimi, chat = load_spec("kimi_linear"), workload("chat")
     quick, standard = load_proxy("quick"), load_proxy("standard")
-    assert press(quick, 1, kimi, chat) == quick
+    assert press(quick, 2, kimi, chat) == quick
     assert press(standard, 1, kimi, chat).tasks["recall"] == standard.tasks["recall"]
     assert press(quick, None, kimi, chat) is quick
 
 
 def test_pressure_changes_sizes_alone() -> None:
-    """At 2 for 16 key channels: 32 pairs, which 31 keys of a vocabulary of 64 cannot be."""
+    """At 4 for 16 key channels: 64 pairs, which 63 keys of a vocabulary of 128 cannot be."""
     quick = load_proxy("quick", ["training.steps=7"])
     quick = replace(
         quick, tasks={**quick.tasks, "recall": {**quick.tasks["recall"], "power_a": 0.5}}
     )
-    pressed = press(quick, 2, load_spec("kimi_linear"), workload("chat"))
-    sizes = {"num_pairs": 32, "length": 128, "vocab_size": 256}
+    pressed = press(quick, 4, load_spec("kimi_linear"), workload("chat"))
+    sizes = {"num_pairs": 64, "length": 256, "vocab_size": 512}
     assert pressed.tasks["recall"] == {**quick.tasks["recall"], **sizes}
     assert {**vars(pressed), "tasks": None} == {**vars(quick), "tasks": None}
     assert pressed.tasks["language"] == quick.tasks["language"]
@@ -206,8 +206,8 @@ def test_the_twins_own_state_is_pressed_on(spec: str, channels: int) -> None:
 @pytest.mark.parametrize(
     ("spec", "load", "line"),
     [
-        ("kimi_linear", "agent_128k", "recall asks 1; agent_128k asks 2 of kimi_linear"),
-        ("kimi_linear", "million", "recall asks 1; million asks 16 of kimi_linear,"
+        ("kimi_linear", "agent_128k", "recall asks 2; agent_128k asks 2 of kimi_linear"),
+        ("kimi_linear", "million", "recall asks 2; million asks 16 of kimi_linear,"
          " more than the hardest (4)"),
         ("llama31_8b", "chat", "recall asks -; chat asks - of llama31_8b,"
          " which has no recurrent state"),
@@ -220,8 +220,8 @@ def test_the_record_says_both_pressures(spec: str, load: str, line: str) -> None
 
 
 def test_an_all_full_model_gets_the_tasks_of_the_proxys_own_sizes() -> None:
-    pressed = press(load_proxy("quick"), 2, load_spec("llama31_8b"), workload("chat"))
-    assert pressed.tasks["recall"]["num_pairs"] == 2 * 16
+    pressed = press(load_proxy("quick"), 4, load_spec("llama31_8b"), workload("chat"))
+    assert pressed.tasks["recall"]["num_pairs"] == 4 * 16
 
 
 @pytest.mark.parametrize("value", [3, 0, -1, True, "1/2", "worload", [1], math.nan])
@@ -254,14 +254,14 @@ def test_a_pressure_that_cannot_be_is_one_line(
 @pytest.mark.slow
 def test_the_command_trains_under_pressure(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hybridsim", "train", "spec=kimi_linear_tiny", "format=json",
-               "tasks=[recall]", "pressure=2", "proxy.training.steps=2", "proxy.seeds=1",
+               "tasks=[recall]", "pressure=4", "proxy.training.steps=2", "proxy.seeds=1",
                "pictures=false", "device=cpu"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     document = json.loads(done.stdout)
-    assert document["pressure"]["option"] == 2
-    assert document["pressure"]["tasks"] == {"recall": 2.0}
-    assert document["proxy"]["tasks"]["recall"]["num_pairs"] == 32
-    assert document["pressure"]["line"].startswith("recall asks 2; chat asks ")
+    assert document["pressure"]["option"] == 4
+    assert document["pressure"]["tasks"] == {"recall": 4.0}
+    assert document["proxy"]["tasks"]["recall"]["num_pairs"] == 64
+    assert document["pressure"]["line"].startswith("recall asks 4; chat asks ")
 
 
 def rows(first: str) -> list[list[str]]:

@@ -79,26 +79,28 @@ def test_intervals_are_of_the_pooled_spread(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_fake")
 def test_another_length_is_another_training(tmp_path: Path) -> None:
     quality = ProxyQuality(space_of(), ["quick", "standard"], tmp_path, "cpu")
-    assert set(quality.tasks) == set(load_proxy("quick").tasks) & set(load_proxy("standard").tasks)
+    assert quality.tasks == ("recall", "language")  # fuzzy recall says how soon, not what
+    assert set(load_proxy("quick").tasks) == {*quality.tasks, "fuzzy_recall"}
     quality.scores([OTHER], 0)
     quality.scores([OTHER], 1)
     assert len(FakeRun.trained) == 2
+    assert [tuple(tasks) for tasks in FakeRun.tasks] == 2 * [quality.tasks]
 
 
 @pytest.mark.usefixtures("_fake")
 def test_all_candidates_get_the_tasks_of_the_bases_pressure(tmp_path: Path) -> None:
-    """The base's KDA faces 2 at 128k tokens: 32 pairs on the twin's 16 key channels."""
-    quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu", "workload")
+    """At 4: 64 pairs on the 16 key channels of the base's twin."""
+    quality = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu", 4)
     quality.scores([ALIKE[0], OTHER, Candidate("F" * 27)], 0)
     assert len(FakeRun.trained) == 3
-    assert [tasks["recall"]["num_pairs"] for tasks in FakeRun.tasks] == [32]
-    assert quality.pressure(0)["line"] == "recall asks 2; agent_128k asks 2 of kimi_linear"
+    assert [tasks["recall"]["num_pairs"] for tasks in FakeRun.tasks] == [64]
+    assert quality.pressure(0)["line"] == "recall asks 4; agent_128k asks 2 of kimi_linear"
     # Scores at another pressure are of other trainings.
     other = ProxyQuality(space_of(), ["quick"], tmp_path, "cpu")
     other.scores([OTHER], 0)
     assert len(FakeRun.trained) == 4
-    assert FakeRun.tasks[-1] == load_proxy("quick").tasks
-    assert other.pressure(0)["line"] == "recall asks 1; agent_128k asks 2 of kimi_linear"
+    assert FakeRun.tasks[-1] == load_proxy("quick").only(other.tasks).tasks
+    assert other.pressure(0)["line"] == "recall asks 2; agent_128k asks 2 of kimi_linear"
 
 
 @pytest.mark.parametrize(

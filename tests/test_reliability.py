@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -68,20 +69,32 @@ def test_the_line_says_which_settings_are_not_the_validated_ones(
     unmeasured = summary_line("quick", asdict(replace(proxy, grid=False)))
     assert "measured with other learning rates (proxy.grid=true measures them)): " in unmeasured
     harder = {**proxy.tasks, "recall": {**proxy.tasks["recall"], "num_pairs": 8}}
+    counted = asdict(replace(proxy, speed_tasks=()))
+    assert "(a made-up device, measured with other tasks): " in summary_line("quick", counted)
     other = asdict(replace(proxy, tasks=harder))
     assert "(a made-up device, measured with other tasks): " in summary_line("quick", other)
     assert "(a made-up device, at its own pressure): " in summary_line("quick", other, True)
 
 
-def test_the_shipped_validation_is_of_the_shipped_settings_but_for_one_that_is_said() -> None:
-    """Fuzzy recall trained 300 steps then, and 400 now: no line may hide it."""
+def test_the_shipped_validation_is_of_the_shipped_settings() -> None:
+    """But for the steps of the task that does not count, 400 then, and the learning rates."""
     proxy = replace(load_proxy("quick"), grid=True)
-    assert ", measured with other tasks)" in summary_line("quick", asdict(proxy)).partition(":")[0]
+    assert "(NVIDIA H200, measured with other speed tasks): " in summary_line(
+        "quick", asdict(proxy)
+    )
     fuzzy = proxy.tasks["fuzzy_recall"]
     training = {name: value for name, value in fuzzy["training"].items() if name != "steps"}
-    tasks = {**proxy.tasks, "fuzzy_recall": {**fuzzy, "training": training}}
-    then = asdict(replace(proxy, tasks=tasks))
-    assert "other" not in summary_line("quick", then).partition(":")[0]
+    then = replace(proxy, tasks={**proxy.tasks, "fuzzy_recall": {**fuzzy, "training": training}})
+    for same in (then, proxy.only(proxy.counted_tasks())):
+        assert summary_line("quick", asdict(same)) == summary_line("quick")
+
+
+def test_an_order_of_nothing_but_ties_is_no_number() -> None:
+    finding = Finding(
+        "retest", "?", VERDICTS[1], "-", {"rho": math.nan, "each": {"10x": [1.0, -math.inf]}}
+    )
+    (found,) = document_of("quick", [finding])["findings"]
+    assert found["values"] == {"rho": None, "each": {"10x": [1.0, None]}}
 
 
 def test_the_line_has_counts_and_the_two_figures_that_matter(record: dict[str, Any]) -> None:
@@ -117,7 +130,7 @@ def test_a_study_of_proxies_says_it_everywhere(
     assert "not measured" in document["reliability"][-1]
     printed = shown(document)
     assert all(line in printed for line in document["reliability"])
-    line = "pressure on the state, quick: recall asks 1; agent_128k asks 2 of kimi_linear"
+    line = "pressure on the state, quick: recall asks 2; agent_128k asks 2 of kimi_linear"
     assert [pressure["proxy"] for pressure in document["pressure"]] == used
     assert line in printed
     view = load_study("tried")._repr_html_()

@@ -38,9 +38,9 @@ from hybridsim.train.quality import (
 )
 from hybridsim.train.ranks import kendall_tau, spearman
 from hybridsim.train.rates import Rate, best_rate, find_rates, layer_rates
-from hybridsim.train.reliability import summary_line
+from hybridsim.train.reliability import REPRODUCED, summary_line
 from hybridsim.train.run import ProxyRun, Trained
-from hybridsim.train.scale import full_pattern, scale_spec, with_feed_forwards
+from hybridsim.train.scale import full_pattern, scale_spec, task_twin
 from hybridsim.train.tasks import Task
 from hybridsim.train.tasks.compression import Compression
 from hybridsim.train.trainer import (
@@ -244,13 +244,29 @@ def mixers_of(name: str) -> list[Any]:
     return [mixer for layer in model.layers for _, mixer in layer.named_mixers()]
 
 
-def test_a_task_may_have_feed_forwards_of_its_own() -> None:
+def test_a_task_has_tokens_a_length_and_feed_forwards_of_its_own() -> None:
     proxy = load_proxy("quick")
     twin = scale_spec(load_spec("kimi_linear_tiny"), proxy)
+    assert (twin.vocab_size, twin.native_context) == (128, 128)
     for task, inner in (("recall", 0), ("language", 2 * proxy.model.hidden_size)):
-        own = with_feed_forwards(twin, proxy.task_model(task))
+        own = task_twin(twin, proxy, task)
         assert [ffn.intermediate_size for ffn in own.ffns.values()] == [inner] * bool(inner)
-        assert replace(own, ffns={}, ffn_pattern=".*") == replace(twin, ffns={}, ffn_pattern=".*")
+        tokens = (own.vocab_size, own.native_context)
+        assert tokens == {"recall": (128, 128), "language": (64, 64)}[task]
+        same = {"vocab_size": 1, "native_context": 1, "ffns": {}, "ffn_pattern": ".*"}
+        assert replace(own, **same) == replace(twin, **same)
+
+
+@pytest.mark.slow
+def test_a_tasks_scores_do_not_depend_on_the_other_tasks(tmp_path: Path) -> None:
+    short = {"kind": "mqar", "vocab_size": 28, "length": 24, "num_pairs": 6}
+    proxy = replace(TINY, seeds=1, tasks={**TINY.tasks, "short": short})
+    scores = []
+    for number, some in enumerate((proxy, proxy.only(("short",)))):
+        run = ProxyRun(some, device="cpu", folder=tmp_path / str(number))
+        (trained,) = run.train([load_spec("gla_tiny")], ["short"])
+        scores.append([(o.score, o.loss) for o in trained.outcomes["short"]])
+    assert scores[0] == scores[1]
 
 
 def test_a_task_may_change_nothing_else_of_the_model() -> None:
@@ -559,10 +575,12 @@ def test_the_rate_warms_up_and_decays() -> None:
     assert [rate_factor(s, training) for s in (0, 9, 50, 90)] == [0.1, 1.0, 1.0, 0.5]
 
 
-def test_a_hybrids_layers_take_their_own_kinds_rates() -> None:
+def test_a_hybrids_layers_share_the_smallest_of_their_kinds_rates() -> None:
     twin = scale_spec(load_spec("kimi_linear_tiny"), load_proxy("quick"))
     rates = {twin.mixers["L"]: Rate(0.03, "kept", {}), twin.mixers["F"]: Rate(0.01, "kept", {})}
-    assert layer_rates(twin, rates) == (0.03, 0.03, 0.03, 0.01)
+    assert layer_rates(twin, rates) == (0.01,) * 4
+    pure = replace(twin, layer_pattern="LLLL")
+    assert layer_rates(pure, rates) == (0.03,) * 4
 
 
 def test_the_grid_keeps_the_default_unless_another_rate_is_clearly_better() -> None:
@@ -725,12 +743,15 @@ def nothing_learnt(
 
 
 def test_the_order_of_a_longer_budget_is_of_the_tasks_it_has(tmp_path: Path) -> None:
-    """One task's order holds, the other's turns round; a budget with the first alone agrees."""
+    """One task's order holds, the other's turns round; a budget with the first alone agrees.
+
+    Of a task that says how soon a model learns the order is told, but does not count.
+    """
     validation = Validation(
         load_proxy("quick"), device="cpu", folder=tmp_path, patterns=16, longer=[4, 10]
     )
     tables = validation.tables
-    tables.recalls = ("recall", "fuzzy_recall")
+    tables.recalls, tables.speed_tasks = ("recall", "fuzzy_recall"), ()
     for place, pattern in enumerate(validation.patterns):
         up, down = place / 20, 1 - place / 10
         for run, scores in {
@@ -751,9 +772,16 @@ def test_the_order_of_a_longer_budget_is_of_the_tasks_it_has(tmp_path: Path) -> 
         "fuzzy_recall": pytest.approx(-1),
     }
     assert "1.00 with 4x the steps (1.00 without ties; recall)" in finding.figures
+    tables.speed_tasks = ("fuzzy_recall",)
+    counted = CHECKS["budget"](tables, validation)
+    assert (counted.values["10x"], counted.verdict) == (pytest.approx(1), REPRODUCED)
+    assert counted.values["tasks"] == finding.values["tasks"]
+    assert "without ties; recall; not counted: fuzzy_recall -1.00)" in counted.figures
     assert validation.can_tell("attention_first")
     for trained in tables.runs["10x"].values():
         del trained.outcomes["recall"]
+    assert not validation.can_tell("budget")
+    tables.speed_tasks = ()
     assert validation.can_tell("budget")
     assert not validation.can_tell("attention_first")
 
@@ -776,7 +804,7 @@ def test_a_validation_ends_in_time_and_says_what_it_cannot_tell(
         )
         validation.run(seconds=seconds)
         cut = seconds < 1
-        assert len(trained) == (3 if cut else 3 + 2 * 3 + 3 * len(ZOOLOGY))
+        assert len(trained) == (3 if cut else 3 + 2 * 2 + 3 * len(ZOOLOGY))
         assert validation.longer == ([] if cut else [4, 10])
         told = [name for name in missing if validation.can_tell(name)]
         assert told == ([] if cut else missing[:2])  # of Zoology no score is there

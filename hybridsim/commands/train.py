@@ -89,9 +89,12 @@ def _context(value: Any) -> int | None:
     return found
 
 
-def _weights(weights: dict[str, float], proxy: ProxySettings) -> dict[str, float] | None:
-    """Return a workload's weights; None, all alike, where none is of a task of the proxy."""
-    return weights if set(weights) & set(proxy.tasks) else None
+def _weights(weights: dict[str, float], proxy: ProxySettings) -> dict[str, float]:
+    """Return a workload's weights of the tasks that count; all alike where it has none of them."""
+    counted = proxy.counted_tasks()
+    return {task: weights[task] for task in counted if task in weights} or dict.fromkeys(
+        counted, 1.0
+    )
 
 
 def _write(document: dict[str, Any], trained: Trained, folder: Path, pictures: bool) -> None:

@@ -49,6 +49,8 @@ def main(cfg: DictConfig) -> None:
             on_look=progress.look,
         )
         tables = validation.run(not NEED_ZOOLOGY.isdisjoint(names), _seconds(fields["seconds"]))
+    folder = Path(config.output_dir())
+    files.write_table(folder, "trainings", tables.rows())
     told = [name for name in names if validation.can_tell(name)]
     findings = [CHECKS[name](tables, validation) for name in told]
     document = document_of(
@@ -65,9 +67,7 @@ def main(cfg: DictConfig) -> None:
         host=host(),
         overrides=config.task_overrides(),
     )
-    folder = Path(config.output_dir())
     files.write_json(folder / "validate.json", document)
-    files.write_table(folder, "trainings", tables.rows())
     _show(document, chosen, folder)
 
 

@@ -29,6 +29,10 @@ def train_report(
         Text(f"{proxy}, on {document['device']}; held-out scores, 95 % intervals over seeds"),
         scores_table(document),
         *(
+            [Text("(speed): how soon it is learnt; not in the summary")]
+            * bool(_speed_tasks(document))
+        ),
+        *(
             Text(f"failed: {f['task']}, seed {f['seed']}: {f['status']} ({f['cause']})")
             for f in document["failures"]
         ),
@@ -41,7 +45,9 @@ def train_report(
 def scores_table(document: Record) -> RenderableType:
     """Return the scores by task, and the summary."""
     rows = []
-    for task, score in document["scores"].items():
+    soon = _speed_tasks(document)
+    for name, score in document["scores"].items():
+        task = f"{name} (speed)" if name in soon else name
         if score is None:
             rows.append((task, "failed", "", "", ""))
             continue
@@ -53,6 +59,12 @@ def scores_table(document: Record) -> RenderableType:
     weights = " ".join(f"{name} {w:.2f}" for name, w in summary["weights"].items())
     rows.append(("summary", f"{summary['mean']:.3f}", _interval(summary), weights, ""))
     return table("Quality", ("task", "score", "interval", "seeds (weights)", "chance"), rows)
+
+
+def _speed_tasks(document: Record) -> list[str]:
+    """Return the tasks shown that count neither in the summary nor in an order of models."""
+    shown = document["proxy"].get("speed_tasks", ())
+    return [task for task in shown if task in document["scores"]]
 
 
 def _interval(score: Record) -> str:

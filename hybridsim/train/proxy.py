@@ -152,6 +152,9 @@ class ProxySettings:
             override fields of `training` under that key, and `ffn_ratio` under `model`: what is
             learnt by heart, as a language's words are, needs feed-forwards, and recall is learnt
             sooner without.
+        speed_tasks: names of tasks that the budget is too short for, as a validation has found:
+            their scores say how soon a model learns, not what it can do. They are trained and
+            shown, but count neither in a summary nor in an order of models.
         seeds: trainings of a candidate; each has weights and data of its own.
         precision: of matrix products by kind of device: "fp32", "tf32" or "bf16".
         models_at_once: models trained together at most, by kind of device.
@@ -165,6 +168,7 @@ class ProxySettings:
     tasks: dict[str, Any]
     title: str = ""
     training: Training = field(default_factory=Training)
+    speed_tasks: tuple[str, ...] = ()
     seeds: int = 3
     precision: dict[str, Any] = field(default_factory=lambda: {"cpu": "fp32", "cuda": "tf32"})
     models_at_once: dict[str, Any] = field(default_factory=lambda: {"cpu": 1, "cuda": 128})
@@ -229,7 +233,17 @@ class ProxySettings:
 
     def only(self, names: tuple[str, ...]) -> ProxySettings:
         """Return the proxy with some of its tasks."""
-        return replace(self, tasks={name: dict(self._fields(name)) for name in names})
+        return replace(
+            self,
+            tasks={name: dict(self._fields(name)) for name in names},
+            speed_tasks=tuple(name for name in self.speed_tasks if name in names),
+        )
+
+    def counted_tasks(self) -> tuple[str, ...]:
+        """Return the tasks whose scores say what a model can do; all where it has no such ones."""
+        return tuple(name for name in self.tasks if name not in self.speed_tasks) or tuple(
+            self.tasks
+        )
 
 
 def check_pressure(value: Any) -> float | str | None:
@@ -251,6 +265,8 @@ def check_pressure(value: Any) -> float | str | None:
 def parse_proxy(mapping: Any) -> ProxySettings:
     """Return the proxy that a mapping describes; SpecError for anything wrong in it."""
     proxy: ProxySettings = parse_dataclass(ProxySettings, mapping, "proxy")
+    for name in proxy.speed_tasks:
+        require_choice("proxy.speed_tasks", name, tuple(proxy.tasks))
     for name in proxy.tasks:
         proxy.task_training(name)
         proxy.task_model(name)

@@ -3,7 +3,8 @@
 Mixers compared at one learning rate rank wrongly: one change of it moved a score by more than any
 two mixers differ. So each kind's rate is measured: a twin with this mixer in every layer is trained
 at every rate of the grid; the best is kept in a file whose name says what it depends on. A hybrid's
-layers each take their own kind's rate.
+layers share the smallest of their kinds' rates: a layer that moves faster than one above it keeps
+changing what that one reads (docs/proxy.md has what it cost).
 """
 
 from __future__ import annotations
@@ -56,11 +57,9 @@ def rate_key(settings: MixerSettings, proxy: ProxySettings, device: str) -> str:
 
 
 def layer_rates(spec: ModelSpec, rates: dict[MixerSettings, Rate]) -> tuple[float, ...]:
-    """Return each layer's rate: its mixer's, the smallest where several stand side by side."""
-    return tuple(
-        min(rates[spec.mixers[part]].value for part in spec.layer_mixers(letter))
-        for letter in spec.layer_letters
-    )
+    """Return each layer's rate: for all the smallest of those of the model's mixers."""
+    used = {part for letter in spec.layer_letters for part in spec.layer_mixers(letter)}
+    return (min(rates[spec.mixers[part]].value for part in used),) * spec.num_layers
 
 
 def find_rates(

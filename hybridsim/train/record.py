@@ -23,7 +23,7 @@ def train_record(
     run: ProxyRun,
     *,
     pressure: Mapping[str, Any],
-    weights: Mapping[str, float] | None,
+    weights: Mapping[str, float],
     overrides: Sequence[str],
     wall_s: float,
 ) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def train_record(
         trained: its result.
         run: what trained it.
         pressure: see `pressure_record`.
-        weights: of the tasks, a workload's; None weighs them alike.
+        weights: of the tasks that count.
         overrides: what the user changed on the command line.
         wall_s: seconds from start to end.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,10 +47,19 @@ def document_of(proxy: str, findings: list[Finding], **more: Any) -> dict[str, A
     return {
         "schema": SCHEMA,
         "proxy": proxy,
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [_finite(asdict(finding)) for finding in findings],
         "counts": {v: sum(f.verdict == v for f in findings) for v in VERDICTS},
         **more,
     }
+
+
+def _finite(value: Any) -> Any:
+    """Return plain data with None for what is no number: JSON has none, as orders of ties have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shipped_record(proxy: str) -> dict[str, Any] | None:
@@ -95,6 +105,10 @@ def _other_settings(
     found = [told for name, told in DECISIVE.items() if name in now and now[name] != was[name]]
     # Some of its tasks are no other tasks; under pressure they are, which the line says by itself.
     tasks = now.get("tasks", {})
-    if not pressed and any(was["tasks"].get(name) != task for name, task in tasks.items()):
+    others = {name for name, task in tasks.items() if was["tasks"].get(name) != task}
+    speed_then, speed = (set(settings.get("speed_tasks", ())) for settings in (was, now))
+    if (speed_then ^ speed) & set(tasks) or (others - speed and not pressed):
         found.append("tasks")
+    elif others & speed:
+        found.append("speed tasks")
     return found

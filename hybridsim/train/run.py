@@ -17,7 +17,7 @@ from hybridsim.train.population import Member
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.quality import QualityProfile, score_of
 from hybridsim.train.rates import Rate, find_rates, layer_rates
-from hybridsim.train.scale import scale_spec, with_feed_forwards
+from hybridsim.train.scale import scale_spec, task_twin
 from hybridsim.train.trainer import Look, Outcome
 from hybridsim.train.workers import close_pool, process_count, train_chunks
 
@@ -181,8 +181,7 @@ class ProxyRun:
         """Return the outcomes of models on tasks, by what the ledger calls each."""
         chunks = []
         for what, task in tasks.items():
-            size = self.proxy.task_model(task)
-            own = [replace(m, spec=with_feed_forwards(m.spec, size)) for m in members]
+            own = [replace(m, spec=task_twin(m.spec, self.proxy, task)) for m in members]
             chunks += [
                 Chunk(tuple(own[first:][: self.models_at_once]), task, what)
                 for first in range(0, len(own), self.models_at_once)

@@ -199,10 +199,26 @@ def scale_spec(
         tie_word_embeddings=True,
         description=f"{spec.name} at the sizes of the proxy {proxy.name}",
     )
-    return with_feed_forwards(twin, size)
+    return _with_feed_forwards(twin, size)
 
 
-def with_feed_forwards(twin: ModelSpec, size: ModelSize) -> ModelSpec:
+def task_twin(twin: ModelSpec, proxy: ProxySettings, name: str) -> ModelSpec:
+    """Return a twin as a task trains it: with its tokens, its length and its feed-forwards.
+
+    So its scores are the same whichever other tasks are trained. Decays begin with memories of the
+    task's own length; what counts tokens keeps its share of the longest task.
+
+    Args:
+        twin: from `scale_spec`.
+        proxy: whose tasks.
+        name: of the task.
+    """
+    task = proxy.task(name)
+    own = replace(twin, vocab_size=task.vocab_size, native_context=task.length)
+    return _with_feed_forwards(own, proxy.task_model(name))
+
+
+def _with_feed_forwards(twin: ModelSpec, size: ModelSize) -> ModelSpec:
     """Return a twin with a dense feed-forward in every layer, or in none, as the sizes say."""
     taken = {*twin.mixers, *twin.layer_letters}
     ffn = next(char for char in sorted(LETTERS, reverse=True) if char not in taken)

@@ -62,7 +62,8 @@ class Tables:
 
     Attributes:
         seeds: of one result.
-        recalls: tasks whose mean is a pattern's recall.
+        recalls: tasks of recall; those that count are a pattern's recall, by their mean.
+        speed_tasks: tasks that do not count: their scores say how soon a pattern learns.
         runs: results by budget ("1x", "4x", ..., "again") and pattern.
         zoology: scores by length, pairs and pattern.
         ledgers: what it took.
@@ -72,6 +73,7 @@ class Tables:
     recalls: tuple[str, ...]
     runs: dict[str, dict[str, Trained]] = field(default_factory=dict)
     zoology: dict[tuple[int, int, str], Score | None] = field(default_factory=dict)
+    speed_tasks: tuple[str, ...] = ()
     ledgers: list[Ledger] = field(default_factory=list)
 
     def seed_scores(self, pattern: str, task: str = RECALL, run: str = "1x") -> list[float]:
@@ -88,6 +90,10 @@ class Tables:
         """Return the recall tasks that a run has."""
         some = next(iter(self.runs[run].values()))
         return [task for task in self.recalls if task in some.outcomes]
+
+    def ranked(self, run: str) -> list[str]:
+        """Return the recall tasks of a run that patterns are ordered by."""
+        return [task for task in self.recalls_of(run) if task not in self.speed_tasks]
 
     def recall_of_seeds(self, pattern: str, tasks: Sequence[str], run: str = "1x") -> list[float]:
         """Return each seed's mean score over recall tasks."""
@@ -154,7 +160,7 @@ class Validation:
         self.proxy = replace(proxy, grid=True)  # mixers at one rate rank wrongly
         self.device, self.folder = device, folder
         self.patterns, self.longer, self.on_look = PATTERNS[:patterns], longer, on_look
-        self.tables = Tables(proxy.seeds, self._recalls())
+        self.tables = Tables(proxy.seeds, self._recalls(), speed_tasks=proxy.speed_tasks)
         self._trained: list[ProxyRun] = []
 
     def run(self, zoology: bool = True, seconds: float = math.inf) -> Tables:
@@ -250,9 +256,9 @@ class Validation:
             return len(self.tables.zoology) == len(ZOOLOGY) * (1 + len(STATE_ORDER))
         if name not in NEED_LONGER:
             return True
-        trained = [self.tables.recalls_of(run) for run in _runs(self)[1:]]
+        trained = [self.tables.ranked(run) for run in _runs(self)[1:]]
         if name == "budget":
-            return bool(trained)
+            return bool(trained) and all(trained)
         return bool(trained) and all(RECALL in tasks for tasks in trained)
 
     def _zoology(self, deadline: float) -> None:
@@ -293,7 +299,7 @@ def retest(tables: Tables, validation: Validation) -> Finding:
 
     Kendall's tau; scores within 0.02 of each other are ties.
     """
-    recalls = tables.recalls_of("twice")
+    recalls = tables.ranked("twice")
     each = [tables.recall_of_seeds(p, recalls, "twice") for p in validation.patterns]
     half = tables.seeds
     first, second = [fmean(s[:half]) for s in each], [fmean(s[half:]) for s in each]
@@ -314,22 +320,26 @@ def retest(tables: Tables, validation: Validation) -> Finding:
 def budget(tables: Tables, validation: Validation) -> Finding:
     """Does the order of recall at a short budget hold at longer ones?
 
-    Spearman's rho over the means of the recall tasks that the longer budget has; scores within 0.02
-    of each other are ties. Without ties the order among models that have all learnt the task
-    counts, which is chance: those figures stand beside.
+    Spearman's rho over the means of the recall tasks that the longer budget has and that count;
+    scores within 0.02 of each other are ties. Without ties the order among models that have all
+    learnt the task counts, which is chance: those figures stand beside, and those of speed tasks.
     """
     found, untied, each, shown = {}, {}, {}, []
     for name in _runs(validation)[1:]:
-        tasks = tables.recalls_of(name)
+        tasks = tables.ranked(name)
         short, long = (
             [fmean(tables.recall_of_seeds(p, tasks, run)) for p in validation.patterns]
             for run in ("1x", name)
         )
         found[name], untied[name] = spearman(short, long, TIE), spearman(short, long)
-        each[name] = {task: _agreement(tables, validation, task, name) for task in tasks}
+        each[name] = {
+            task: _agreement(tables, validation, task, name) for task in tables.recalls_of(name)
+        }
+        left_out = [f"{task} {rho:.2f}" for task, rho in each[name].items() if task not in tasks]
+        but = f"; not counted: {', '.join(left_out)}" if left_out else ""
         shown.append(
             f"{found[name]:.2f} with {name} the steps ({untied[name]:.2f} without ties;"
-            f" {', '.join(tasks)})"
+            f" {', '.join(tasks)}{but})"
         )
     patterns = len(validation.patterns)
     figures = f"rank correlation {'; '.join(shown)} over {patterns} patterns (target {TARGET})"
@@ -430,8 +440,8 @@ def ratio_flat(tables: Tables, validation: Validation) -> Finding:
 
 
 def _spread(values: Sequence[float]) -> float:
-    """Return how far the largest is above the smallest, over the smallest."""
-    return (max(values) - min(values)) / min(values)
+    """Return how far the largest is above the smallest, over the smallest; NaN where that is 0."""
+    return (max(values) - min(values)) / min(values) if min(values) else math.nan
 
 
 def _runs(validation: Validation) -> list[str]:
