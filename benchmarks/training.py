@@ -1,6 +1,6 @@
 """How fast populations train, and our layers beside fla's in the same loop; on a CUDA device.
 
-    python benchmarks/training.py            # all, about three minutes on an H100
+    python benchmarks/training.py            # all, about eight minutes on an H200
     python benchmarks/training.py population --candidates 200
 
 Writes training_speed.json into outputs/benchmarks/.

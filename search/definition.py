@@ -43,6 +43,7 @@ class Definition:
         fidelities: names of the proxies, the shortest first.
         device: of the trainings: "auto", "cpu" or "cuda".
         pressure: that the proxies' tasks put on the base's state, see `check_pressure`.
+        proxies: what the proxies' settings were, in short; "" where nothing is trained.
     """
 
     spec: dict[str, Any]
@@ -56,6 +57,7 @@ class Definition:
     fidelities: tuple[str, ...] = ()
     device: str = "auto"
     pressure: Any = None
+    proxies: str = ""
 
     def __post_init__(self) -> None:
         if self.quality not in QUALITIES:

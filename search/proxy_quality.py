@@ -59,10 +59,11 @@ class ProxyQuality(Quality):
             raise HybridsimError("fidelities=[]: give the name of a proxy")
         self._space, self._folder, self._device = space, folder, device
         self._pressure = pressure
-        whole = [self._pressed(load_proxy(name)) for name in proxies]
-        self.fidelities = tuple(Fidelity(p.name, p.seeds) for p in whole)
+        whole = [load_proxy(name) for name in proxies]
         self.tasks = _common_tasks(whole)
-        self._proxies = [proxy.only(self.tasks) for proxy in whole]
+        self._proxies = [self._pressed(proxy.only(self.tasks)) for proxy in whole]
+        self.fidelities = tuple(Fidelity(p.name, p.seeds) for p in self._proxies)
+        self.settings = _digest([_decisive(proxy) for proxy in self._proxies])
         self._known: list[dict[str, Seeds]] = [{} for _ in proxies]
 
     def scores(self, candidates: Sequence[Candidate], fidelity: int) -> list[Scores]:
@@ -129,17 +130,25 @@ class ProxyQuality(Quality):
         from hybridsim.train.devices import pick_device
         from hybridsim.train.scale import scale_spec
 
-        proxy = self._proxies[fidelity]
-        twin = scale_spec(
-            self._space.spec(candidate),
-            proxy,
-            context_target=self._space.serve.workload.context_target,
-        )
+        proxy, spec = self._proxies[fidelity], self._space.spec(candidate)
+        target = self._space.serve.workload.context_target
         told = {"name": "", "description": "", "published": {}, "sources": {}}
-        fields = {**spec_dict(twin), **told, "layer_pattern": twin.layer_letters}
-        settings = {k: v for k, v in asdict(proxy).items() if k not in HOW_FAST}
-        text = json.dumps([fields, settings, pick_device(self._device)], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:24]
+        fields = [
+            {**spec_dict(twin), **told, "layer_pattern": twin.layer_letters}
+            for twin in (
+                scale_spec(spec, proxy, task, context_target=target) for task in proxy.tasks
+            )
+        ]
+        return _digest([fields, _decisive(proxy), pick_device(self._device)])
+
+
+def _decisive(proxy: ProxySettings) -> dict[str, Any]:
+    """Return the settings that scores depend on."""
+    return {name: value for name, value in asdict(proxy).items() if name not in HOW_FAST}
+
+
+def _digest(document: Any) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _common_tasks(proxies: Sequence[ProxySettings]) -> tuple[str, ...]:

@@ -39,10 +39,12 @@ class Quality(ABC):
     Attributes:
         fidelities: the cheapest first.
         tasks: that every candidate is scored on.
+        settings: of the trainings, in short; scores of others are not comparable. "" without any.
     """
 
     fidelities: tuple[Fidelity, ...]
     tasks: tuple[str, ...]
+    settings: str = ""
 
     @abstractmethod
     def scores(self, candidates: Sequence[Candidate], fidelity: int) -> list[Scores]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from hybridsim.spec.parse import spec_dict
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.train.proxy import check_pressure
 from search.answer import Document, answer, with_advice
-from search.definition import Definition, parse_definition, settle, write_definition
+from search.definition import FILE, Definition, parse_definition, settle, write_definition
 from search.engine import Engine
 from search.evaluate import Evaluated, Evaluator
 from search.exact import CostClass, CostTable, representative
@@ -97,12 +97,13 @@ class Search:
         storage: str | None,
         seed: int,
     ) -> None:
-        self.name, self.folder, self.definition = name, folder, definition
+        self.name, self.folder = name, folder
         self.space = definition.make_space()
         self._refuse_one_candidate()
         objectives = definition.found_objectives()
         trained = any(o.cost_class == TRAINED for o in objectives)
         quality = make_quality(definition, self.space, folder, seed) if trained else None
+        self.definition = with_proxies(definition, folder, quality)
         weights = quality_weights(definition, self.space, quality)
         self.evaluator = Evaluator(self.space, objectives, quality, weights)
         self.box: Box = study_box(self.evaluator)
@@ -111,7 +112,7 @@ class Search:
         # First the storage: one that cannot be reached leaves no study behind.
         self._storage = open_storage(storage, folder)
         with file_errors(str(folder)):
-            write_definition(folder, definition, asdict(sampler))
+            write_definition(folder, self.definition, asdict(sampler))
         self._written_at = time.monotonic()
 
     def _refuse_one_candidate(self) -> None:
@@ -273,6 +274,21 @@ def make_quality(definition: Definition, space: Space, folder: Path, seed: int) 
             check_pressure(definition.pressure),
         )
     return SurrogateQuality(space, seed)
+
+
+def with_proxies(definition: Definition, folder: Path, quality: Quality | None) -> Definition:
+    """Return the definition with the settings of the proxies that the study trains with.
+
+    Raises:
+        HybridsimError: the study was made with others; their scores are not comparable.
+    """
+    settings = "" if quality is None else quality.settings
+    if (folder / FILE).is_file() and definition.proxies != settings:
+        raise HybridsimError(
+            f"study={folder.name}: was made with other settings of its proxies"
+            f" {', '.join(definition.fidelities)}; give another study=NAME"
+        )
+    return replace(definition, proxies=settings)
 
 
 def quality_weights(

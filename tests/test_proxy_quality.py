@@ -103,6 +103,13 @@ def test_all_candidates_get_the_tasks_of_the_bases_pressure(tmp_path: Path) -> N
     assert other.pressure(0)["line"] == "recall asks 2; agent_128k asks 2 of kimi_linear"
 
 
+def test_pressure_is_on_the_tasks_that_are_trained(tmp_path: Path) -> None:
+    """Deep's tracking of variables, which no other has counted, would be too long."""
+    quality = ProxyQuality(space_of(), ["quick", "standard", "deep"], tmp_path, "cpu", 4)
+    lines = [quality.pressure(fidelity)["line"] for fidelity in range(3)]
+    assert lines == 3 * ["recall asks 4; agent_128k asks 2 of kimi_linear"]
+
+
 @pytest.mark.parametrize(
     ("proxies", "message"),
     [([], "give the name of a proxy"), (["quik"], "proxy=quik: .*did you mean 'quick'")],

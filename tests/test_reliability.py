@@ -167,6 +167,20 @@ def test_a_study_keeps_the_pressure_it_was_made_with(
 
 
 @pytest.mark.usefixtures("record")
+def test_a_study_does_not_go_on_with_other_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridsim.train.run.ProxyRun", FakeRun)
+    searched(tmp_path, monkeypatch, "proxy", ["quick"])
+    searched(tmp_path, monkeypatch, "proxy", ["quick"], trials=3)
+    longer = load_proxy("quick", ["training.steps=500"])
+    monkeypatch.setattr("search.proxy_quality.load_proxy", lambda name: longer)
+    told = "study=tried: was made with other settings of its proxies quick; give another study=NAME"
+    with pytest.raises(HybridsimError, match=told):
+        searched(tmp_path, monkeypatch, "proxy", ["quick"], trials=4)
+
+
+@pytest.mark.usefixtures("record")
 @pytest.mark.parametrize(
     ("quality", "objectives"),
     [("surrogate", ["decode_latency", "quality"]), ("proxy", ["decode_latency", "cache_bytes"])],

@@ -37,10 +37,10 @@ from hybridsim.train.quality import (
     student_quantile,
 )
 from hybridsim.train.ranks import kendall_tau, spearman
-from hybridsim.train.rates import Rate, best_rate, find_rates, layer_rates
+from hybridsim.train.rates import Rate, best_rate, find_rates, model_rate
 from hybridsim.train.reliability import REPRODUCED, summary_line
 from hybridsim.train.run import ProxyRun, Trained
-from hybridsim.train.scale import full_pattern, scale_spec, task_twin
+from hybridsim.train.scale import full_pattern, scale_spec
 from hybridsim.train.tasks import Task
 from hybridsim.train.tasks.compression import Compression
 from hybridsim.train.trainer import (
@@ -71,12 +71,12 @@ VARIED = ["kimi_linear_tiny", "qwen3_next_tiny", "jamba_tiny", "minimax_m1_tiny"
 
 def members(name: str = "kimi_linear_tiny", seeds: int = 2, rate: float = 0.01) -> list[Member]:
     twin = scale_spec(load_spec(name), TINY)
-    return [Member(twin, seed, (rate,) * twin.num_layers) for seed in range(seeds)]
+    return [Member(twin, seed, rate) for seed in range(seeds)]
 
 
 def of_kinds(*patterns: str) -> list[Member]:
     twins = [scale_spec(arena_spec(letters), TINY) for letters in patterns]
-    return [Member(twin, seed, (0.01, 0.02)) for seed, twin in enumerate(twins)]
+    return [Member(twin, seed, 0.01 * (1 + seed)) for seed, twin in enumerate(twins)]
 
 
 @torch.no_grad()
@@ -159,6 +159,16 @@ def test_windows_keep_their_share_of_the_context() -> None:
         for target in (4096, 8192)
     }
     assert windows == {256, 128}  # of 1024 tokens, as 1024 of 4096 and of 8192
+
+
+def test_a_window_has_its_share_of_each_tasks_length() -> None:
+    short = {**TINY.tasks["recall"], "length": 128}
+    proxy = replace(TINY, tasks={"long": {**short, "length": 1024}, "short": short})
+    twins = [
+        scale_spec(load_spec("gemma3_27b"), proxy, task, context_target=4096)
+        for task in proxy.tasks
+    ]
+    assert [twin.mixers["S"].window for twin in twins] == [256, 32]  # type: ignore[attr-defined]
 
 
 # How a twin starts
@@ -247,9 +257,8 @@ def mixers_of(name: str) -> list[Any]:
 def test_a_task_has_tokens_a_length_and_feed_forwards_of_its_own() -> None:
     proxy = load_proxy("quick")
     twin = scale_spec(load_spec("kimi_linear_tiny"), proxy)
-    assert (twin.vocab_size, twin.native_context) == (128, 128)
     for task, inner in (("recall", 0), ("language", 2 * proxy.model.hidden_size)):
-        own = task_twin(twin, proxy, task)
+        own = scale_spec(load_spec("kimi_linear_tiny"), proxy, task)
         assert [ffn.intermediate_size for ffn in own.ffns.values()] == [inner] * bool(inner)
         tokens = (own.vocab_size, own.native_context)
         assert tokens == {"recall": (128, 128), "language": (64, 64)}[task]
@@ -304,7 +313,7 @@ def test_vmap_gives_what_each_model_gives_by_itself(name: str) -> None:
 def test_models_of_different_patterns_do_not_mix() -> None:
     alike = members("kimi_linear_tiny", 2)
     other = replace(alike[0].spec, layer_pattern="FF")
-    mixed = Population([alike[0], Member(other, 0, (0.01, 0.01)), alike[1]], 4, "cpu")
+    mixed = Population([alike[0], Member(other, 0, 0.01), alike[1]], 4, "cpu")
     alone = Population(alike, 4, "cpu")
     tokens = torch.randint(32, (1, 2, 16)).expand(3, 2, 16)
     found = trained_a_little(mixed).hidden(tokens)[[0, 2]]
@@ -469,7 +478,7 @@ def test_compression_is_learnt_from_the_last_state() -> None:
     draws = COMPRESSION.sample(0, 0, 4096).answers[:, :-1]
     commonest = torch.nn.functional.one_hot(draws, 16).sum(1).amax(1).double().mean() / 10
     steps = {"steps": 300, "evaluate_every": 100, "batch_size": 64, "test_size": 128}
-    (found,) = trainer([Member(twin, 0, (0.01, 0.01))], task=COMPRESSION, **steps).run()
+    (found,) = trainer([Member(twin, 0, 0.01)], task=COMPRESSION, **steps).run()
     assert 4 * COMPRESSION.chance > float(commonest) > 0.2
     assert found.score is not None
     assert commonest + 0.05 < found.score < 0.9
@@ -532,7 +541,7 @@ def test_models_that_have_learnt_stop_and_the_others_go_on_as_before(
 
 def test_a_model_that_diverges_is_a_failed_run_and_harms_no_other() -> None:
     good, bad = members()
-    bad = replace(bad, rates=(1e30,) * 2)
+    bad = replace(bad, rate=1e30)
     found = trainer([good, bad]).run()
     assert [o.status for o in found] == [TRAINED, DIVERGED]
     assert found[1].score is None
@@ -578,9 +587,9 @@ def test_the_rate_warms_up_and_decays() -> None:
 def test_a_hybrids_layers_share_the_smallest_of_their_kinds_rates() -> None:
     twin = scale_spec(load_spec("kimi_linear_tiny"), load_proxy("quick"))
     rates = {twin.mixers["L"]: Rate(0.03, "kept", {}), twin.mixers["F"]: Rate(0.01, "kept", {})}
-    assert layer_rates(twin, rates) == (0.01,) * 4
+    assert model_rate(twin, rates) == 0.01
     pure = replace(twin, layer_pattern="LLLL")
-    assert layer_rates(pure, rates) == (0.03,) * 4
+    assert model_rate(pure, rates) == 0.03
 
 
 def test_the_grid_keeps_the_default_unless_another_rate_is_clearly_better() -> None:
@@ -661,7 +670,7 @@ def test_shipped_proxies_are_valid(name: str) -> None:
 )
 def test_a_wrong_setting_is_one_line(override: str, message: str) -> None:
     with pytest.raises(SpecError, match=message.replace(".", r"\.")):
-        load_proxy("quick", [override]).context()
+        load_proxy("quick", [override]).task("recall")
 
 
 COMMAND = ["train", "spec=kimi_linear_tiny", "tasks=[recall]", "format=json", "device=cpu",
@@ -786,6 +795,21 @@ def test_the_order_of_a_longer_budget_is_of_the_tasks_it_has(tmp_path: Path) -> 
     assert not validation.can_tell("attention_first")
 
 
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        (load_proxy("quick").only(("recall",)), "needs the task language"),
+        (load_proxy("quick").only(("language",)), "needs the task recall"),
+        (replace(load_proxy("quick"), speed_tasks=("recall",)), "recall, and not as a speed task"),
+    ],
+)
+def test_a_validation_without_its_tasks_ends_before_it_trains(
+    proxy: ProxySettings, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SpecError, match=told):
+        Validation(proxy, device="cpu", folder=tmp_path, patterns=16, longer=[10])
+
+
 def test_a_validation_ends_in_time_and_says_what_it_cannot_tell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -839,7 +863,7 @@ def test_the_rates_of_all_kinds_are_measured_together(tmp_path: Path) -> None:
     def train(members: list[Member], task: str) -> list[Outcome]:
         calls.append(members)
         scores = {0.003: 0.1, 0.01: 0.5, 0.03: 0.9}
-        return [Outcome(m, TRAINED, score=scores[m.rates[0]]) for m in members]
+        return [Outcome(m, TRAINED, score=scores[m.rate]) for m in members]
 
     proxy = replace(load_proxy("quick"), grid=True)
     twins = [scale_spec(arena_spec(letters), proxy) for letters in ("KKKF", "GGGF")]

@@ -110,7 +110,7 @@ def _write(document: dict[str, Any], trained: Trained, folder: Path, pictures: b
         from hybridsim.report.pictures import write
         from hybridsim.report.training import curve_figures, scores_figure
 
-        for figure in (scores_figure(document["scores"]), *curve_figures(curves)):
+        for figure in (scores_figure(document), *curve_figures(curves)):
             write(figure, folder)
 
 

@@ -15,6 +15,8 @@ from hybridsim.report.tables import table
 Record = dict[str, Any]
 
 SCORE = Axis("held-out score", "share")
+SPEED = "(speed)"  # tasks that a budget is too short for
+MEANING = "how soon it is learnt; not in the summary"
 
 
 def train_report(
@@ -28,10 +30,7 @@ def train_report(
         Text(f"{spec['name']}  {pattern}", style="bold"),
         Text(f"{proxy}, on {document['device']}; held-out scores, 95 % intervals over seeds"),
         scores_table(document),
-        *(
-            [Text("(speed): how soon it is learnt; not in the summary")]
-            * bool(_speed_tasks(document))
-        ),
+        *([Text(f"{SPEED}: {MEANING}")] if has_speed_tasks(document) else []),
         *(
             Text(f"failed: {f['task']}, seed {f['seed']}: {f['status']} ({f['cause']})")
             for f in document["failures"]
@@ -45,9 +44,9 @@ def train_report(
 def scores_table(document: Record) -> RenderableType:
     """Return the scores by task, and the summary."""
     rows = []
-    soon = _speed_tasks(document)
+    titles = task_titles(document)
     for name, score in document["scores"].items():
-        task = f"{name} (speed)" if name in soon else name
+        task = titles[name]
         if score is None:
             rows.append((task, "failed", "", "", ""))
             continue
@@ -61,24 +60,35 @@ def scores_table(document: Record) -> RenderableType:
     return table("Quality", ("task", "score", "interval", "seeds (weights)", "chance"), rows)
 
 
-def _speed_tasks(document: Record) -> list[str]:
-    """Return the tasks shown that count neither in the summary nor in an order of models."""
-    shown = document["proxy"].get("speed_tasks", ())
-    return [task for task in shown if task in document["scores"]]
+def task_titles(document: Record) -> dict[str, str]:
+    """Return what tasks are called: those that say how soon, and are in no summary, are marked."""
+    soon, counted = document["proxy"].get("speed_tasks", ()), document["summary"]["weights"]
+    return {
+        task: f"{task} {SPEED}" if task in soon and task not in counted else task
+        for task in document["scores"]
+    }
+
+
+def has_speed_tasks(document: Record) -> bool:
+    """Return whether one of the tasks shown is marked."""
+    return any(title.endswith(SPEED) for title in task_titles(document).values())
 
 
 def _interval(score: Record) -> str:
     return f"{score['low']:.3f} .. {score['high']:.3f}"
 
 
-def scores_figure(scores: dict[str, Record | None]) -> BarFigure:
+def scores_figure(document: Record) -> BarFigure:
     """Return each task's score with its interval and what chance scores."""
+    titles = task_titles(document)
     bars = tuple(
-        Bar(task, score["mean"], score["low"], score["high"], reference=score["chance"])
-        for task, score in scores.items()
+        Bar(titles[task], score["mean"], score["low"], score["high"], reference=score["chance"])
+        for task, score in document["scores"].items()
         if score is not None
     )
     note = "Lines are 95 % intervals over seeds, dashed ticks what chance scores."
+    if has_speed_tasks(document):
+        note += f" {SPEED}: {MEANING}."
     return BarFigure("scores", "Held-out scores", note, SCORE, bars)
 
 

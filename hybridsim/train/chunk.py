@@ -82,7 +82,7 @@ class Setup:
 
     def checkpoint(self, members: Sequence[Member], task: str) -> Path:
         """Return the file of these trainings: the same command finds it again after a kill."""
-        models = [[spec_dict(m.spec), m.seed, m.rates] for m in members]
+        models = [[spec_dict(m.spec), m.seed, m.rate] for m in members]
         training = vars(self.proxy.task_training(task))
         key = digest([models, self.proxy.tasks[task], training, vars(self.proxy.model),
                       self.proxy.precision, self.device])  # fmt: skip

@@ -40,18 +40,12 @@ class Member:
     Attributes:
         spec: the twin that `scale_spec` made.
         seed: of its weights and its data.
-        rates: peak learning rate of each layer.
+        rate: peak learning rate.
     """
 
     spec: ModelSpec
     seed: int
-    rates: tuple[float, ...]
-
-    @property
-    def outer_rate(self) -> float:
-        """Peak learning rate of embedding and last norm: the geometric mean of the layers'."""
-        product: float = torch.tensor(self.rates, dtype=torch.float64).log().mean().exp().item()
-        return product
+    rate: float
 
 
 @final
@@ -155,11 +149,7 @@ class Population:
 
     def rates(self, name: str) -> list[float]:
         """Return the peak learning rates of a parameter's models."""
-        members = [self.members[i] for i in self.models_of[name]]
-        parts = name.split(".")
-        if len(parts) == 1:
-            return [member.outer_rate for member in members]
-        return [member.rates[int(parts[1])] for member in members]
+        return [self.members[i].rate for i in self.models_of[name]]
 
     def picked(
         self, other: Population, tensors: Mapping[str, Tensor], kept: Sequence[int]

@@ -227,10 +227,6 @@ class ProxySettings:
         fields: Mapping[str, Any] = self.tasks[name]
         return fields
 
-    def context(self) -> int:
-        """Return the longest sequence of its tasks, in tokens."""
-        return max(self.task(name).length for name in self.tasks)
-
     def only(self, names: tuple[str, ...]) -> ProxySettings:
         """Return the proxy with some of its tasks."""
         return replace(

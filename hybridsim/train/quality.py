@@ -166,10 +166,15 @@ def difference(a: Score, b: Score) -> str:
     intervals that do not overlap always differ.
     """
     first, second = ([v for v in s.seeds if v is not None] for s in (a, b))
+    return larger(first, second)
+
+
+def larger(first: Sequence[float], second: Sequence[float]) -> str:
+    """Return which of two groups of trainings has the higher mean, see `difference`."""
     if min(len(first), len(second)) < 2:
         return UNRESOLVED
-    gap, half = a.mean - b.mean, _welch(first, second)
-    if abs(gap) <= half:
+    gap = fmean(first) - fmean(second)
+    if abs(gap) <= _welch(first, second):
         return UNRESOLVED
     return A_BETTER if gap > 0 else B_BETTER
 

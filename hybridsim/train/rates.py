@@ -25,6 +25,7 @@ from hybridsim.train.trainer import Outcome
 
 GRID_SEED = 7919  # of the grid's trainings, no seed that a result has
 CLEAR = 0.02  # scores closer than this leave the proxy's own rate
+TWINS = 2  # counts changes of how twins begin: rates kept of earlier ones are not used
 
 
 @final
@@ -53,13 +54,14 @@ def rate_key(settings: MixerSettings, proxy: ProxySettings, device: str) -> str:
     """Return the name of the file that keeps a mixer's rate."""
     task = next(iter(proxy.tasks))
     parts = [settings_dict(settings.canonical()), asdict(proxy.model), proxy.tasks[task]]
-    return digest([*parts, settings_dict(proxy.task_training(task)), proxy.precision, device])
+    training = settings_dict(proxy.task_training(task))
+    return digest([*parts, training, proxy.precision, device, TWINS])
 
 
-def layer_rates(spec: ModelSpec, rates: dict[MixerSettings, Rate]) -> tuple[float, ...]:
-    """Return each layer's rate: for all the smallest of those of the model's mixers."""
+def model_rate(spec: ModelSpec, rates: dict[MixerSettings, Rate]) -> float:
+    """Return the smallest of the rates of a model's mixers."""
     used = {part for letter in spec.layer_letters for part in spec.layer_mixers(letter)}
-    return (min(rates[spec.mixers[part]].value for part in used),) * spec.num_layers
+    return min(rates[spec.mixers[part]].value for part in used)
 
 
 def find_rates(
@@ -73,7 +75,7 @@ def find_rates(
     """Return the rates of all mixers of some twins: kept ones, measured ones, or the proxy's.
 
     Args:
-        twins: models of the proxy's size.
+        twins: models of the proxy's size, of its first task.
         proxy: with `grid`, what is not kept is measured.
         folder: where rates are kept.
         device: kind of device that trains.
@@ -110,11 +112,7 @@ def _measured(
 ) -> dict[MixerSettings, Rate]:
     """Return the rates of mixers by twins that have them in every layer, all trained together."""
     grid = proxy.training.learning_rates
-    members = [
-        Member(twin, GRID_SEED, (rate,) * twin.num_layers)
-        for twin in pure.values()
-        for rate in grid
-    ]
+    members = [Member(twin, GRID_SEED, rate) for twin in pure.values() for rate in grid]
     outcomes = train(members, next(iter(proxy.tasks))) if members else []
     found = {}
     for number, settings in enumerate(pure):

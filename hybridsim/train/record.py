@@ -54,6 +54,7 @@ def train_record(
         "device": device_title(run.device, run.ledger.processes),
         "wall_s": wall_s,
         "failures": failures(trained),
+        "learning_rate": min(rate.value for rate in trained.rates.values()),
         "learning_rates": {letter: asdict(rate) for letter, rate in trained.rates.items()},
         "ledger": run.ledger.document(),
         "twin": spec_dict(trained.twin),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -16,8 +16,8 @@ from hybridsim.train.overview import Overview
 from hybridsim.train.population import Member
 from hybridsim.train.proxy import ProxySettings
 from hybridsim.train.quality import QualityProfile, score_of
-from hybridsim.train.rates import Rate, find_rates, layer_rates
-from hybridsim.train.scale import scale_spec, task_twin
+from hybridsim.train.rates import Rate, find_rates, model_rate
+from hybridsim.train.scale import scale_spec
 from hybridsim.train.trainer import Look, Outcome
 from hybridsim.train.workers import close_pool, process_count, train_chunks
 
@@ -82,8 +82,8 @@ class Trained:
 
     Attributes:
         spec: the full model.
-        twin: what was trained.
-        rates: learning rates of its mixers by letter.
+        twin: what was trained on the first task; other tasks' have their own tokens and lengths.
+        rates: learning rates of its mixers by letter, of which all layers have the smallest.
         outcomes: of each task, one a seed.
         profile: the scores.
     """
@@ -138,25 +138,35 @@ class ProxyRun:
             specs: the full models.
             tasks: of the proxy, all where None; rates are measured on the proxy's first one anyway.
         """
-        twins = [scale_spec(s, self.proxy, context_target=self.context_target) for s in specs]
+        first = self._twins(specs, next(iter(self.proxy.tasks)))
         rates = find_rates(
-            twins,
+            first,
             self.rates_of,
             folder=self.folder / "learning_rates",
             device=self.device,
             train=self._train_grid,
         )
-        seeds = range(self.proxy.seeds)
-        members = [Member(t, seed, layer_rates(t, rates)) for t in twins for seed in seeds]
-        wanted = self.proxy.tasks if tasks is None else tasks
-        outcomes = self._train(members, {task: task for task in wanted})
+        taken = [model_rate(twin, rates) for twin in first]
+        members = {
+            task: [
+                Member(twin, seed, rate)
+                for twin, rate in zip(self._twins(specs, task), taken, strict=True)
+                for seed in range(self.proxy.seeds)
+            ]
+            for task in (self.proxy.tasks if tasks is None else tasks)
+        }
+        outcomes = self._train(members)
         return [
             self._trained(number, spec, twin, rates, outcomes)
-            for number, (spec, twin) in enumerate(zip(specs, twins, strict=True))
+            for number, (spec, twin) in enumerate(zip(specs, first, strict=True))
         ]
 
+    def _twins(self, specs: Sequence[ModelSpec], task: str) -> list[ModelSpec]:
+        target = self.context_target
+        return [scale_spec(spec, self.proxy, task, context_target=target) for spec in specs]
+
     def _train_grid(self, members: list[Member], task: str) -> list[Outcome]:
-        return self._train(members, {GRID: task})[GRID]
+        return self._train({task: members}, GRID)[task]
 
     def _trained(
         self,
@@ -176,20 +186,18 @@ class ProxyRun:
         return Trained(spec, twin, by_letter, own, QualityProfile(scores))
 
     def _train(
-        self, members: Sequence[Member], tasks: Mapping[str, str]
+        self, members: Mapping[str, Sequence[Member]], what: str | None = None
     ) -> dict[str, list[Outcome]]:
-        """Return the outcomes of models on tasks, by what the ledger calls each."""
-        chunks = []
-        for what, task in tasks.items():
-            own = [replace(m, spec=task_twin(m.spec, self.proxy, task)) for m in members]
-            chunks += [
-                Chunk(tuple(own[first:][: self.models_at_once]), task, what)
-                for first in range(0, len(own), self.models_at_once)
-            ]
+        """Return the outcomes of each task's models; the ledger calls them `what`, or the task."""
+        chunks = [
+            Chunk(tuple(own[first:][: self.models_at_once]), task, what or task)
+            for task, own in members.items()
+            for first in range(0, len(own), self.models_at_once)
+        ]
         done = self._done(chunks)
-        outcomes: dict[str, list[Outcome]] = {what: [] for what in tasks}
+        outcomes: dict[str, list[Outcome]] = {task: [] for task in members}
         for chunk, one in zip(chunks, done, strict=True):
-            outcomes[chunk.what] += one.outcomes
+            outcomes[chunk.task] += one.outcomes
             self._finished += one.checkpoints
         return outcomes
 

@@ -34,7 +34,7 @@ class Shrink:
         settings: the mixer's own settings.
         spec: the model that it is of.
         size: the proxy's sizes.
-        context: tokens of the proxy's longest task.
+        context: tokens of the proxy's task.
         context_target: tokens that the full model must hold.
     """
 
@@ -61,7 +61,7 @@ class Shrink:
         return h * max(1, round(full / of)) if full >= of else _divisor(h, h * full / of)
 
     def tokens(self, full: int) -> int:
-        """Return as large a share of the proxy's context as `full` is of the target."""
+        """Return as large a share of the task's context as `full` is of the target."""
         share = self.context * full / self.context_target
         return min(self.context, max(self.size.min_window, round(share)))
 
@@ -161,20 +161,29 @@ def scale_mixer(shrink: Shrink) -> MixerSettings:
 
 
 def scale_spec(
-    spec: ModelSpec, proxy: ProxySettings, *, context_target: int | None = None
+    spec: ModelSpec,
+    proxy: ProxySettings,
+    task: str | None = None,
+    *,
+    context_target: int | None = None,
 ) -> ModelSpec:
-    """Return the tiny twin of a model that a proxy trains.
+    """Return the tiny twin of a model that a proxy trains on a task.
+
+    It has the task's tokens, length and feed-forwards, so that its scores are the same whichever
+    other tasks are trained.
 
     Args:
         spec: the full model.
         proxy: sizes and tasks.
+        task: its name; the first where None.
         context_target: tokens that the full model must hold, for what counts tokens; its native
             context where None.
 
     Raises:
         SpecError: the model has no mixer, or its twin would not be valid.
     """
-    size = proxy.model
+    name = task or next(iter(proxy.tasks))
+    size, context = proxy.task_model(name), proxy.task(name).length
     mixing = "".join(char for char in spec.layer_letters if spec.layer_mixers(char))
     if not mixing:
         raise SpecError(f"layer_pattern={spec.layer_pattern}: no layer mixes tokens")
@@ -182,15 +191,15 @@ def scale_spec(
     used = {part for char in set(letters) for part in spec.layer_mixers(char)}
     target = max(context_target or spec.native_context, 1)
     mixers = {
-        name: scale_mixer(Shrink(spec.mixers[name], spec, size, proxy.context(), target))
-        for name in sorted(used)
+        letter: scale_mixer(Shrink(spec.mixers[letter], spec, size, context, target))
+        for letter in sorted(used)
     }
     twin = ModelSpec(
         name=f"{spec.name}:{proxy.name}",
         hidden_size=size.hidden_size,
         num_layers=size.num_layers,
-        vocab_size=max(proxy.task(name).vocab_size for name in proxy.tasks),
-        native_context=proxy.context(),
+        vocab_size=proxy.task(name).vocab_size,
+        native_context=context,
         layer_pattern=compress_pattern(letters),
         ffn_pattern=f"{NOTHING}*",
         mixers=mixers,
@@ -200,22 +209,6 @@ def scale_spec(
         description=f"{spec.name} at the sizes of the proxy {proxy.name}",
     )
     return _with_feed_forwards(twin, size)
-
-
-def task_twin(twin: ModelSpec, proxy: ProxySettings, name: str) -> ModelSpec:
-    """Return a twin as a task trains it: with its tokens, its length and its feed-forwards.
-
-    So its scores are the same whichever other tasks are trained. Decays begin with memories of the
-    task's own length; what counts tokens keeps its share of the longest task.
-
-    Args:
-        twin: from `scale_spec`.
-        proxy: whose tasks.
-        name: of the task.
-    """
-    task = proxy.task(name)
-    own = replace(twin, vocab_size=task.vocab_size, native_context=task.length)
-    return _with_feed_forwards(own, proxy.task_model(name))
 
 
 def _with_feed_forwards(twin: ModelSpec, size: ModelSize) -> ModelSpec:

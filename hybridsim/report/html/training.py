@@ -8,7 +8,14 @@ from hybridsim.report.figures import Column, Table
 from hybridsim.report.html.letters import used
 from hybridsim.report.html.runs import Record, Run
 from hybridsim.report.html.sections import Facts, Section, sentence
-from hybridsim.report.training import curve_figures, scores_figure
+from hybridsim.report.training import (
+    MEANING,
+    SPEED,
+    curve_figures,
+    has_speed_tasks,
+    scores_figure,
+    task_titles,
+)
 from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
 from hybridsim.train.reliability import summary_line
@@ -43,12 +50,13 @@ def section(run: Run) -> Section:
         title=f"{document['spec']['name']}, trained as a proxy",
         lead=(
             "Scores are of held-out sequences; intervals are 95 % ones over seeds.",
+            *([f"{SPEED}: {MEANING}."] if has_speed_tasks(document) else []),
             sentence(summary_line(document["proxy"]["name"], document["proxy"], is_pressed)),
         ),
         facts=_facts(document),
         pattern=twin.layer_letters,
         letters=used(twin),
-        figures=(scores_figure(document["scores"]), *curve_figures(run.rows("curves"))),
+        figures=(scores_figure(document), *curve_figures(run.rows("curves"))),
         tables=tuple(table for table in _tables(document) if table.rows),
     )
 
@@ -77,25 +85,28 @@ def _tables(document: Record) -> list[Table]:
         for letter, rate in document["learning_rates"].items()
     ]
     return [
-        Table("scores", "Scores", SCORE_COLUMNS, _score_rows(document["scores"])),
-        Table("rates", "Learning rates", RATE_COLUMNS, rates),
+        Table("scores", "Scores", SCORE_COLUMNS, _score_rows(document)),
+        Table(
+            "rates", "Learning rates, of which all layers have the smallest", RATE_COLUMNS, rates
+        ),
         Table("failures", "Trainings without a score", FAILURE_COLUMNS, document["failures"]),
     ]
 
 
-def _score_rows(scores: dict[str, Record | None]) -> list[Record]:
+def _score_rows(document: Record) -> list[Record]:
+    titles = task_titles(document)
     return [
-        {"task": task, "mean": None, "seeds": "all failed"}
+        {"task": titles[task], "mean": None, "seeds": "all failed"}
         if score is None
         else {
-            "task": task,
+            "task": titles[task],
             "mean": score["mean"],
             "mean_low": score["low"],
             "mean_high": score["high"],
             "chance": score["chance"],
             "seeds": ", ".join("failed" if s is None else f"{s:.3f}" for s in score["seeds"]),
         }
-        for task, score in scores.items()
+        for task, score in document["scores"].items()
     ]
 
 
