@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -136,3 +138,9 @@ def filled(cls: type[Any], given: dict[str, Any]) -> dict[str, Any]:
         elif f.name not in given and f.default_factory is not MISSING:
             given[f.name] = f.default_factory()
     return given
+
+
+def digest(document: Any, digits: int = 16) -> str:
+    """Return a short name for what plain data says: the start of its JSON's SHA-256."""
+    text = json.dumps(document, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

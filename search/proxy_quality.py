@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from statistics import fmean, variance
 from typing import TYPE_CHECKING, Any
 
 from hybridsim.errors import HybridsimError
+from hybridsim.fields import digest
 from hybridsim.spec.parse import spec_dict
 from hybridsim.train.proxy import ProxySettings, load_proxy
 from hybridsim.train.reliability import summary_line
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hybridsim.train.run import ProxyRun
 
 Seeds = dict[str, list[float]]  # by task, the score of each training that ended
+DIGITS = 24  # of what twins and trainings are known by
 HOW_FAST = ("models_at_once", "workers")  # fields of a proxy that scores do not depend on
 ASSUMED_DEVIATION = 0.05  # between trainings, where no twin has two on a task
 
@@ -63,7 +64,7 @@ class ProxyQuality(Quality):
         self.tasks = _common_tasks(whole)
         self._proxies = [self._pressed(proxy.only(self.tasks)) for proxy in whole]
         self.fidelities = tuple(Fidelity(p.name, p.seeds) for p in self._proxies)
-        self.settings = _digest([_decisive(proxy) for proxy in self._proxies])
+        self.settings = digest([_decisive(proxy) for proxy in self._proxies], DIGITS)
         self._known: list[dict[str, Seeds]] = [{} for _ in proxies]
 
     def scores(self, candidates: Sequence[Candidate], fidelity: int) -> list[Scores]:
@@ -139,16 +140,12 @@ class ProxyQuality(Quality):
                 scale_spec(spec, proxy, task, context_target=target) for task in proxy.tasks
             )
         ]
-        return _digest([fields, _decisive(proxy), pick_device(self._device)])
+        return digest([fields, _decisive(proxy), pick_device(self._device)], DIGITS)
 
 
 def _decisive(proxy: ProxySettings) -> dict[str, Any]:
     """Return the settings that scores depend on."""
     return {name: value for name, value in asdict(proxy).items() if name not in HOW_FAST}
-
-
-def _digest(document: Any) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _common_tasks(proxies: Sequence[ProxySettings]) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ Record = dict[str, Any]
 
 SCORE = Axis("held-out score", "share")
 SPEED = "(speed)"  # tasks that a budget is too short for
-MEANING = "how soon it is learnt; not in the summary"
 
 
 def train_report(
@@ -30,7 +29,7 @@ def train_report(
         Text(f"{spec['name']}  {pattern}", style="bold"),
         Text(f"{proxy}, on {document['device']}; held-out scores, 95 % intervals over seeds"),
         scores_table(document),
-        *([Text(f"{SPEED}: {MEANING}")] if has_speed_tasks(document) else []),
+        *map(Text, speed_notes(document)),
         *(
             Text(f"failed: {f['task']}, seed {f['seed']}: {f['status']} ({f['cause']})")
             for f in document["failures"]
@@ -69,9 +68,10 @@ def task_titles(document: Record) -> dict[str, str]:
     }
 
 
-def has_speed_tasks(document: Record) -> bool:
-    """Return whether one of the tasks shown is marked."""
-    return any(title.endswith(SPEED) for title in task_titles(document).values())
+def speed_notes(document: Record) -> list[str]:
+    """Return what the mark of tasks means, where one that is shown has it."""
+    is_marked = any(title.endswith(SPEED) for title in task_titles(document).values())
+    return [f"{SPEED}: how soon it is learnt; not in the summary."] * is_marked
 
 
 def _interval(score: Record) -> str:
@@ -87,9 +87,8 @@ def scores_figure(document: Record) -> BarFigure:
         if score is not None
     )
     note = "Lines are 95 % intervals over seeds, dashed ticks what chance scores."
-    if has_speed_tasks(document):
-        note += f" {SPEED}: {MEANING}."
-    return BarFigure("scores", "Held-out scores", note, SCORE, bars)
+    told = " ".join([note, *speed_notes(document)])
+    return BarFigure("scores", "Held-out scores", told, SCORE, bars)
 
 
 def curve_figures(rows: list[Record]) -> list[LineFigure]:

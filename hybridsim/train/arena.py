@@ -104,7 +104,7 @@ def state_models(letters: Sequence[str]) -> list[SizedModels]:
     return [SizedModels(STATE_SIZE, alike), *([mamba2] if "M" in letters else [])]
 
 
-def with_steps(proxy: ProxySettings, factor: float, **training: float) -> ProxySettings:
+def with_steps(proxy: ProxySettings, factor: float) -> ProxySettings:
     """Return the proxy with a budget of `factor` times its steps, its curriculum as it was.
 
     Looks at the validation sequences are as many as before.
@@ -112,7 +112,7 @@ def with_steps(proxy: ProxySettings, factor: float, **training: float) -> ProxyS
     tasks = {}
     for name in proxy.tasks:
         own = proxy.task_training(name)
-        fields = {**(proxy.tasks[name].get("training") or {}), **training}
+        fields = proxy.tasks[name].get("training") or {}
         longer = {
             "steps": round(own.steps * factor),
             "evaluate_every": max(1, round(own.evaluate_every * factor)),

@@ -10,12 +10,12 @@ from typing import final
 
 import torch
 
+from hybridsim.fields import digest
 from hybridsim.spec.parse import spec_dict
 from hybridsim.train.curriculum import stages
 from hybridsim.train.devices import device_title, is_out_of_memory
 from hybridsim.train.population import Member
 from hybridsim.train.proxy import ProxySettings
-from hybridsim.train.rates import digest
 from hybridsim.train.trainer import OUT_OF_MEMORY, Look, Outcome, Trainer
 
 

@@ -150,8 +150,8 @@ class ProxySettings:
         training: how they are trained.
         tasks: settings of each task by its name in results, each with its `kind`; a task may
             override fields of `training` under that key, and `ffn_ratio` under `model`: what is
-            learnt by heart, as a language's words are, needs feed-forwards, and recall is learnt
-            sooner without.
+            learnt by heart, as a language's words are, needs feed-forwards, and recall costs
+            less without.
         speed_tasks: names of tasks that the budget is too short for, as a validation has found:
             their scores say how soon a model learns, not what it can do. They are trained and
             shown, but count neither in a summary nor in an order of models.

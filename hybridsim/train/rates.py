@@ -9,14 +9,13 @@ changing what that one reads (docs/proxy.md has what it cost).
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from hybridsim.fields import settings_dict
+from hybridsim.fields import digest, settings_dict
 from hybridsim.mixers import MixerSettings
 from hybridsim.spec.schema import ModelSpec
 from hybridsim.train.population import Member
@@ -42,12 +41,6 @@ class Rate:
     value: float
     source: str
     scores: dict[str, float | None]
-
-
-def digest(document: Any) -> str:
-    """Return a short name for what plain data says."""
-    text = json.dumps(document, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def rate_key(settings: MixerSettings, proxy: ProxySettings, device: str) -> str:

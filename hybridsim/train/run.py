@@ -138,7 +138,10 @@ class ProxyRun:
             specs: the full models.
             tasks: of the proxy, all where None; rates are measured on the proxy's first one anyway.
         """
-        first = self._twins(specs, next(iter(self.proxy.tasks)))
+        every = tuple(self.proxy.tasks)
+        wanted = every if tasks is None else tasks
+        twins = {task: self._twins(specs, task) for task in {every[0], *wanted}}
+        first = twins[every[0]]
         rates = find_rates(
             first,
             self.rates_of,
@@ -150,10 +153,10 @@ class ProxyRun:
         members = {
             task: [
                 Member(twin, seed, rate)
-                for twin, rate in zip(self._twins(specs, task), taken, strict=True)
+                for twin, rate in zip(twins[task], taken, strict=True)
                 for seed in range(self.proxy.seeds)
             ]
-            for task in (self.proxy.tasks if tasks is None else tasks)
+            for task in wanted
         }
         outcomes = self._train(members)
         return [

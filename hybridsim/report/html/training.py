@@ -8,14 +8,7 @@ from hybridsim.report.figures import Column, Table
 from hybridsim.report.html.letters import used
 from hybridsim.report.html.runs import Record, Run
 from hybridsim.report.html.sections import Facts, Section, sentence
-from hybridsim.report.training import (
-    MEANING,
-    SPEED,
-    curve_figures,
-    has_speed_tasks,
-    scores_figure,
-    task_titles,
-)
+from hybridsim.report.training import curve_figures, scores_figure, speed_notes, task_titles
 from hybridsim.report.units import exact, seconds_text
 from hybridsim.spec.parse import parse_spec
 from hybridsim.train.reliability import summary_line
@@ -50,7 +43,7 @@ def section(run: Run) -> Section:
         title=f"{document['spec']['name']}, trained as a proxy",
         lead=(
             "Scores are of held-out sequences; intervals are 95 % ones over seeds.",
-            *([f"{SPEED}: {MEANING}."] if has_speed_tasks(document) else []),
+            *speed_notes(document),
             sentence(summary_line(document["proxy"]["name"], document["proxy"], is_pressed)),
         ),
         facts=_facts(document),
